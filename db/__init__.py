@@ -1,0 +1,1 @@
+"""Tables, sessions and queries. No business rules, no jobs."""

@@ -1,0 +1,71 @@
+"""What each engine is told when a connection is opened, so that all three behave alike."""
+
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.pool import StaticPool
+
+from db.urls import is_in_memory
+
+READ_ONLY = "holdfast_read_only"
+"""Execution option of a connection that will only read; on SQLite its transaction takes no write lock."""
+
+SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",  # readers and the one writer do not block each other
+    "PRAGMA synchronous = FULL",  # a commit survives a power cut
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn
+)
+SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+MYSQL_STATEMENTS = ("SET SESSION time_zone = '+00:00'", f"SET SESSION sql_mode = '{SQL_MODES}'")
+
+
+def engine_options(url: URL) -> dict[str, Any]:
+    """Return the arguments of ``create_async_engine`` that this URL needs besides those of the pool."""
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return {
+            "connect_args": {
+                "timeout": 10,  # seconds to connect
+                "server_settings": {"timezone": "UTC", "application_name": "holdfast"},
+            }
+        }
+    if backend in {"mysql", "mariadb"}:
+        return {"isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10, "charset": "utf8mb4"}}
+    if is_in_memory(url):
+        return {"poolclass": StaticPool}  # one connection is the database
+    return {}
+
+
+def tune(engine: Engine) -> None:
+    """Attach the engine's listeners."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _tune_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name in {"mysql", "mariadb"}:
+        event.listen(engine, "connect", _tune_mysql)
+
+
+def _tune_sqlite(dbapi_connection: Any, record: object) -> None:
+    del record
+    dbapi_connection.isolation_level = None  # the driver opens no transactions of its own; _begin_sqlite does
+    _execute_all(dbapi_connection, SQLITE_PRAGMAS)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes loses updates or fails at once: take the write lock first.
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _tune_mysql(dbapi_connection: Any, record: object) -> None:
+    del record
+    _execute_all(dbapi_connection, MYSQL_STATEMENTS)
+
+
+def _execute_all(dbapi_connection: Any, statements: tuple[str, ...]) -> None:
+    cursor = dbapi_connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()

@@ -1,0 +1,50 @@
+"""Database URLs: which are supported, and the async driver of each."""
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+ASYNC_DRIVERS = {
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mariadb+asyncmy",
+    "sqlite": "sqlite+aiosqlite",
+}
+"""What is put in for a URL that names no driver."""
+
+SUPPORTED_DRIVERS = {*ASYNC_DRIVERS.values(), "mysql+aiomysql", "mariadb+aiomysql"}
+
+
+def normalise_url(text: str) -> URL:
+    """Return the URL with its async driver.
+
+    Args:
+        text: for example ``postgresql://user:password@host/database``; ``:memory:`` is an SQLite database in memory.
+
+    Raises:
+        ValueError: no URL, or of a database or driver that is not supported. The text never appears in the message
+            because it may hold a password.
+    """
+    if text.strip() == ":memory:":
+        return URL.create("sqlite+aiosqlite", database=":memory:")
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a database URL: it reads like postgresql://user:password@host:5432/name") from None
+    driver = ASYNC_DRIVERS.get(url.drivername, url.drivername)
+    if driver not in SUPPORTED_DRIVERS:
+        known = ", ".join(f"{scheme}://" for scheme in ASYNC_DRIVERS if scheme != "postgres")
+        raise ValueError(f"begins with {url.drivername}:// but must begin with one of {known}")
+    if url.get_backend_name() != "sqlite" and not url.database:
+        raise ValueError("names no database: add it behind the host, as in postgresql://host:5432/name")
+    return url.set(drivername=driver)
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether it is an SQLite database that lives and dies with its connection."""
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
+def masked(url: URL) -> str:
+    """Return the URL as text without its password."""
+    return url.render_as_string(hide_password=True)

@@ -1,0 +1,108 @@
+"""What is on the wire: arq's key names (arq 0.28, ``arq/constants.py``) and our JSON. ``docs/wire.md`` describes it."""
+
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from holdfast.errors import WireFormatError
+from holdfast.states import RunState
+
+DEFAULT_QUEUE = "arq:queue"
+JOB_KEY = "arq:job:"
+RESULT_KEY = "arq:result:"
+IN_PROGRESS_KEY = "arq:in-progress:"
+RETRY_KEY = "arq:retry:"
+PROGRESS_KEY = "holdfast:progress:"
+
+ENQUEUE_LUA = """
+if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
+local now = redis.call('TIME')
+local score = ARGV[2]
+if score == '' then score = now[1] * 1000 + math.floor(now[2] / 1000) end
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[3], score, ARGV[3])
+return 1
+"""
+"""KEYS: job, result, queue. ARGV: payload, due (Unix ms, or empty for now), run id. 1 when it was enqueued, 0 when
+the id is taken. The payload has no expiry: a run that waits for long is not lost, it goes when the run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireResult:
+    """A run's end as Redis holds it."""
+
+    succeeded: bool
+    state: RunState
+    report: dict[str, Any] | None
+    error_type: str
+    message: str
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseException):
+        state = getattr(value, "state", RunState.FAILED)
+        return {"error": {"type": type(value).__name__, "message": str(value), "state": str(state)}}
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def dumps(data: dict[str, Any]) -> bytes:
+    """Write a payload or result as JSON; an exception becomes ``{"error": {"type", "message", "state"}}``.
+
+    Raises:
+        TypeError: a value has no JSON form.
+    """
+    return json.dumps(data, default=_plain, separators=(",", ":"), allow_nan=False).encode()
+
+
+def loads(data: bytes) -> dict[str, Any]:
+    """Read a payload or result.
+
+    Raises:
+        WireFormatError: it is not a JSON object. Pickles, arq's default, are never opened.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise WireFormatError(f"not JSON: {error}; producers must use a JSON serializer, see docs/wire.md") from None
+    if not isinstance(value, dict):
+        raise WireFormatError(f"a JSON object is expected, not {type(value).__name__}; see docs/wire.md")
+    return value
+
+
+def job_payload(kind: str, arguments: dict[str, Any], enqueued_ms: int) -> bytes:
+    """Return what is stored under ``arq:job:<id>``; ``enqueued_ms`` is Unix time in milliseconds."""
+    return dumps({"t": None, "f": kind, "a": [], "k": arguments, "et": enqueued_ms})
+
+
+def read_result(data: bytes) -> WireResult:
+    """Read what is stored under ``arq:result:<id>``.
+
+    Raises:
+        WireFormatError: it is not a result.
+    """
+    value = loads(data)
+    if not isinstance(value.get("s"), bool) or "r" not in value:
+        raise WireFormatError("a result needs 's' (boolean) and 'r'; see docs/wire.md")
+    if value["s"]:
+        report = value["r"] if isinstance(value["r"], dict) else None
+        return WireResult(succeeded=True, state=RunState.SUCCEEDED, report=report, error_type="", message="")
+    error = value["r"].get("error") if isinstance(value["r"], dict) else None
+    if not isinstance(error, dict):
+        error = {"type": "Error", "message": str(value["r"])}
+    state = RunState.CANCELLED if error.get("state") == RunState.CANCELLED else RunState.FAILED
+    return WireResult(
+        succeeded=False,
+        state=state,
+        report=None,
+        error_type=str(error.get("type", "Error")),
+        message=str(error.get("message", "")),
+    )

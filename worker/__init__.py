@@ -1,0 +1,1 @@
+"""Runs the jobs: the arq worker, its command line, ledger and queue."""
