@@ -13,8 +13,9 @@ from holdfast.errors import (
     RunNotFound,
     WireFormatError,
 )
+from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks, JobReport, JobRequest
-from holdfast.run import Progress, Run
+from holdfast.run import Run
 from holdfast.states import RunState
 
 __all__ = [

@@ -11,8 +11,9 @@ from holdfast import wire
 from holdfast.connection import QueueConnection
 from holdfast.errors import RunExists
 from holdfast.ids import uuid7
+from holdfast.progress import Progress
 from holdfast.requests import JobRequest, ReportT
-from holdfast.run import Progress, Run
+from holdfast.run import Run
 from holdfast.states import RunState
 
 T = TypeVar("T")

@@ -175,6 +175,7 @@ async def enqueue(
     """
     run_id = run_id or uuid7()
     now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the wire can carry: it is part of the identity
     await session.execute(
         insert(job_runs).values(
             id=run_id,

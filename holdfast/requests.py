@@ -94,7 +94,9 @@ class ImportTasks(JobRequest[ImportReport]):
     @field_validator("mapping", "constants")
     @classmethod
     def _fields_exist(cls, value: dict[str, str]) -> dict[str, str]:
-        for field in value:
+        for field, text in value.items():
+            if "\x00" in text:
+                raise ValueError(f"the value for {field!r} holds a NUL character: take it out")
             if field not in IMPORT_FIELDS and not _METADATA_FIELD.fullmatch(field):
                 known = ", ".join(IMPORT_FIELDS)
                 raise ValueError(f"{field!r} is not a field of a task: use one of {known} or metadata.NAME")

@@ -4,11 +4,12 @@ import asyncio
 import time
 from typing import Generic
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from holdfast import wire
 from holdfast.connection import QueueConnection
 from holdfast.errors import RunCancelled, RunFailed, RunNotFound, WireFormatError
+from holdfast.progress import Progress
 from holdfast.requests import ReportT
 from holdfast.states import RunState
 
@@ -16,17 +17,6 @@ FIRST_POLL_S = 0.02
 SLOWEST_POLL_S = 0.25
 VANISHED_GRACE_S = 60.0
 """A run that Redis knew and lost is put back by the workers' reconciliation; so long a waiting handle gives them."""
-
-
-class Progress(BaseModel):
-    """How far a run has come; ``done`` and ``total`` count ``unit``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    done: int
-    total: int | None = None
-    unit: str = "rows"
-    counters: dict[str, int] = {}
 
 
 class Run(Generic[ReportT]):

@@ -37,7 +37,9 @@ async def database_now(session: AsyncSession) -> datetime:
 
 async def get_run(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> RunRow | None:
     """Return the run, locked until the transaction ends if asked for."""
-    return (await session.execute(_locked(select(job_runs).where(job_runs.c.id == run_id), lock=lock))).one_or_none()
+    query = _locked(select(job_runs).where(job_runs.c.id == run_id), lock=lock)
+    row: RunRow | None = (await session.execute(query)).one_or_none()
+    return row
 
 
 async def find_born_run(session: AsyncSession, born: BornRun) -> RunRow | None:
@@ -47,13 +49,8 @@ async def find_born_run(session: AsyncSession, born: BornRun) -> RunRow | None:
         & (job_runs.c.job_id == born.job_id)
         & (job_runs.c.enqueued_at == born.enqueued_at)
     )
-    found = (await session.execute(_locked(select(job_runs).where(identity)))).one_or_none()
-    if found is not None:
-        return found
-    # Born in the ledger: dispatched under its own id, whatever enqueue time the payload carries.
-    run_id = as_uuid7(born.job_id)
-    row = await get_run(session, run_id, lock=True) if run_id else None
-    return row if row is not None and row.enqueued_at == born.enqueued_at else None
+    row: RunRow | None = (await session.execute(_locked(select(job_runs).where(identity)))).one_or_none()
+    return row
 
 
 async def insert_born_run(session: AsyncSession, born: BornRun) -> UUID:
@@ -189,12 +186,14 @@ async def list_runs(
     query = run_filter.apply(select(job_runs))
     if before is not None:
         query = query.where(job_runs.c.id < before)
-    return (await session.execute(query.order_by(job_runs.c.id.desc()).limit(limit))).all()
+    rows: Sequence[RunRow] = (await session.execute(query.order_by(job_runs.c.id.desc()).limit(limit))).all()
+    return rows
 
 
 async def count_runs(session: AsyncSession, run_filter: RunFilter) -> int:
     """Return how many runs the filter finds."""
-    return (await session.execute(run_filter.apply(select(func.count()).select_from(job_runs)))).scalar_one()
+    total: int = (await session.execute(run_filter.apply(select(func.count()).select_from(job_runs)))).scalar_one()
+    return total
 
 
 async def list_attempts(session: AsyncSession, run_id: UUID) -> Sequence[JobAttempt]:

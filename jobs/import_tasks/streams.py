@@ -6,7 +6,7 @@ from io import BytesIO
 from itertools import chain
 from typing import BinaryIO
 
-from jobs.import_tasks.compression import RawFile, read_chunks
+from jobs.import_tasks.compression import DamageError, RawFile, read_chunks
 from jobs.import_tasks.record_types import Compression
 from jobs.import_tasks.text_encoding import KEEP_BYTES, is_read_directly
 from jobs.sources import SourceError, shown
@@ -55,6 +55,11 @@ class ByteStream:
         # Bytes that were kept when transcoding are surrogates already, and only there do they pass.
         return data.decode(self._encoding, "surrogatepass" if self._transcoded_from else KEEP_BYTES)
 
+    def decode_start(self, data: bytes) -> str:
+        """As `decode`, without a character that is cut off at the end."""
+        errors = "surrogatepass" if self._transcoded_from else KEEP_BYTES
+        return codecs.getincrementaldecoder(self._encoding)(errors).decode(data)
+
     def decode_strictly(self, data: bytes) -> str:
         """A piece of the stream as text; the fast way.
 
@@ -99,6 +104,15 @@ def source_name(file: BinaryIO) -> str:
     return f"source '{shown(name)}'" if isinstance(name, str) else "the source"
 
 
+def cr_line_ends(name: str) -> SourceError:
+    """The error for a file whose lines end with a carriage return only."""
+    return SourceError(
+        "cr_line_ends",
+        f"{name} has lines that end with a carriage return only, as old Macs wrote them: lines must end with LF or CRLF;"
+        " convert it with: tr '\\r' '\\n' < OLD > NEW",
+    )
+
+
 def split_lines(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     """The physical lines of a stream with their ends (the byte 0x0A).
 
@@ -110,7 +124,7 @@ def split_lines(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
         block = rest + chunk
-        if len(block) > limit and b"\n" not in block[:limit]:
+        if len(block) > limit and block.find(b"\n", 0, limit) < 0:
             long, block = _read_long_line(block, chunks, limit)
             yield long
         cut = block.rfind(b"\n") + 1
@@ -139,11 +153,17 @@ def _read_long_line(block: bytes, chunks: Iterator[bytes], limit: int) -> tuple[
 
 
 def _without_mark(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+    """The stream without its byte order mark, and the mark's length; a damage is left for the reading to meet."""
     head = b""
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= len(codecs.BOM_UTF8):
-            break
-    if head.startswith(codecs.BOM_UTF8):
-        return chain((head[len(codecs.BOM_UTF8) :],), chunks), len(codecs.BOM_UTF8)
-    return chain((head,), chunks), 0
+    try:
+        while len(head) < len(codecs.BOM_UTF8) and (chunk := next(chunks, b"")):
+            head += chunk
+    except DamageError as damage:
+        chunks = _raise(damage)
+    size = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    return filter(None, chain((head[size:],), chunks)), size
+
+
+def _raise(damage: DamageError) -> Iterator[bytes]:
+    raise damage
+    yield  # a generator, so that it is raised where the stream is read

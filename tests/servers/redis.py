@@ -9,6 +9,8 @@ from tests.servers.binaries import REDIS, find_server
 from tests.servers.server import Server
 
 ANSWER_TIMEOUT_S = 5.0
+# While it starts, who listens on the port may be somebody else, who never answers.
+START_TIMEOUT_S = 0.5
 
 
 class RedisServer(Server):
@@ -42,10 +44,8 @@ class RedisServer(Server):
             client.flushall()
             client.script_flush()
 
-    def _connect(self) -> "redis.Redis":
-        return redis.Redis(
-            port=self.port, host="127.0.0.1", socket_timeout=ANSWER_TIMEOUT_S, socket_connect_timeout=ANSWER_TIMEOUT_S
-        )
+    def _connect(self, timeout_s: float = ANSWER_TIMEOUT_S) -> "redis.Redis":
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
 
     def _command(self) -> list[str]:
         words = [str(self._redis_server), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
@@ -56,7 +56,7 @@ class RedisServer(Server):
 
     def _answers(self) -> bool:
         try:
-            with self._connect() as client:
+            with self._connect(START_TIMEOUT_S) as client:
                 shown = client.info("server")
         except redis.RedisError:
             return False

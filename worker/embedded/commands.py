@@ -32,9 +32,11 @@ _AUTH_REFUSED = (
     "ERR AUTH called without any password configured: the embedded queue has none, its socket's file mode guards it; "
     "connect without a user name and password"
 )
-_ACL_REFUSED = "ERR unknown command 'acl': the embedded queue has no users, its socket's file mode guards it"
-# fakeredis runs scripts in a Lua that can reach Python and the system; Redis gives its scripts neither.
-_CLOSE_SANDBOX = b"python=nil io=nil os={clock=os.clock} package=nil require=nil dofile=nil loadfile=nil debug=nil"
+# Users, and functions in a Lua of their own: nothing here needs them.
+_REFUSED_PREFIXES = ("acl", "function", "fcall")
+# Redis gives its scripts neither the system nor Python, so one that needs them must fail here too. It is no fence
+# against hostile scripts: the socket's file mode is.
+_CLOSE_LIBRARIES = b"python=nil io=nil os={clock=os.clock} package=nil require=nil dofile=nil loadfile=nil"
 
 
 class Peer(Protocol):
@@ -159,15 +161,15 @@ class EmbeddedSocket(AsyncFakeSocket):  # type: ignore[misc,unused-ignore]
         own = _OWN_COMMANDS.get(cmd_name)
         if own is not None:
             return getattr(self, own.func_name), own
-        if cmd_name.startswith("acl"):
-            raise SimpleError(_ACL_REFUSED)
+        if cmd_name.startswith(_REFUSED_PREFIXES):
+            raise SimpleError(f"ERR unknown command '{cmd_name}': the embedded queue does not have it")
         return super()._name_to_func(cmd_name)
 
     def _get_server_runtime(self, server: FakeServer) -> Any:
         is_new = not hasattr(server, "_lua_runtime")
         runtime = super()._get_server_runtime(server)
         if is_new:
-            runtime.execute(_CLOSE_SANDBOX)
+            runtime.execute(_CLOSE_LIBRARIES)
         return runtime
 
     # Commands ---------------------------------------------------------------------------------------------------

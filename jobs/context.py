@@ -1,0 +1,101 @@
+"""The handle that a job gets of its run: batches, the cursor, progress, and whether to stop."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.connection import get_async_session
+from db.repositories.job_run import get_run
+from holdfast.outbox import job_runs
+from holdfast.progress import Progress
+from holdfast.states import RunState
+from jobs.outcomes import FenceLost, RunInterrupted
+from jobs.settings import JobSettings
+
+
+@dataclass(slots=True)
+class Batch:
+    """One transaction of a run. What the job sets here is committed with the rows that it changes."""
+
+    session: AsyncSession
+    cursor: dict[str, Any]
+    """Where the run stands; JSON values. Set a new one to move on."""
+    counters: dict[str, int]
+    """What the run has done so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The cursor and the counters of the last committed batch."""
+
+    cursor: dict[str, Any]
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One attempt of a run, as its job sees it."""
+
+    run_id: UUID
+    kind: str
+    attempt: int
+    fence: int
+    settings: JobSettings
+    should_stop: Callable[[], bool] = field(default=lambda: False)
+    """Whether the worker is about to stop and the job should end after this batch."""
+    publish: Callable[[Progress], Awaitable[None]] | None = None
+
+    @asynccontextmanager
+    async def batch(self, *, discard: bool = False) -> AsyncIterator[Batch]:
+        """Open one transaction that has the run's row locked and its fence checked.
+
+        The cursor and the counters are written at the end, in the same transaction as the job's own changes: a crash
+        repeats nothing and loses nothing.
+
+        Args:
+            discard: roll everything back at the end, for a dry run.
+
+        Raises:
+            FenceLost: another worker was admitted to the run; nothing is changed.
+        """
+        async with get_async_session() as session:
+            # Locked first and changed in the same transaction: the last statement of a dead worker may still be
+            # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
+            run = await get_run(session, self.run_id, lock=True)
+            if run is None or run.fence != self.fence or run.state != RunState.RUNNING.value:
+                raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
+            batch = Batch(session, dict(run.cursor or {}), dict(run.counters or {}))
+            yield batch
+            if discard:
+                await session.rollback()
+                return
+            await session.execute(
+                update(job_runs)
+                .where(job_runs.c.id == self.run_id)
+                .values(cursor=batch.cursor, counters=batch.counters)
+            )
+
+    async def checkpoint(self) -> Checkpoint:
+        """Return what the last committed batch left, of this attempt or an earlier one; empty at the start."""
+        async with get_async_session(read_only=True) as session:
+            run = await get_run(session, self.run_id)
+        return Checkpoint({}, {}) if run is None else Checkpoint(dict(run.cursor or {}), dict(run.counters or {}))
+
+    def stop_if_asked(self) -> None:
+        """Call it between batches.
+
+        Raises:
+            RunInterrupted: the worker is about to stop.
+        """
+        if self.should_stop():
+            raise RunInterrupted
+
+    async def report_progress(self, progress: Progress) -> None:
+        """Tell whoever watches how far the run has come; never fails the run."""
+        if self.publish is not None:
+            await self.publish(progress)

@@ -1,0 +1,110 @@
+"""An import's file while it is being read."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Self
+
+from holdfast.requests import ImportTasks
+from jobs.import_tasks.file_format import check_columns, detect_format
+from jobs.import_tasks.record_types import FileFormat, Position
+from jobs.import_tasks.records import open_records
+from jobs.import_tasks.rows import Reject, Row, RowReader, effective_mapping
+from jobs.settings import JobSettings
+from jobs.sources import SourceError, open_source
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""A batch ends after so much raw text, whatever ``batch_rows`` says, so that memory stays bounded."""
+
+
+def inspect_source(request: ImportTasks, file: BinaryIO) -> FileFormat:
+    """Find out a file's format and check the request's columns against it; the file is rewound.
+
+    Raises:
+        SourceError: the file is empty, has no header, or lacks a column.
+    """
+    file_format = detect_format(
+        file, request.source, format=request.format, encoding=request.encoding, delimiter=request.delimiter
+    )
+    if file_format.format == "ndjson":
+        return file_format
+    mapping = effective_mapping(request, file_format.columns)
+    if problems := check_columns(file_format, mapping.values()):
+        raise problems[0]
+    if "title" not in mapping and "title" not in request.constants:
+        raise SourceError(
+            "missing_column",
+            f"no column is mapped onto title; the file has {', '.join(file_format.columns)}: "
+            "name one with --map title=COLUMN",
+        )
+    return file_format
+
+
+class Source:
+    """A file that is open, at a position; ``cursor`` says how to come back to it."""
+
+    def __init__(self, file: BinaryIO, request: ImportTasks, cursor: dict[str, Any]) -> None:
+        status = os.fstat(file.fileno())
+        self.total_bytes = status.st_size
+        self._fingerprint = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        if cursor and cursor["file"] != self._fingerprint:
+            raise SourceError(
+                "source_changed",
+                f"{request.source} was changed while it was being imported; enqueue it once more as a new run",
+            )
+        self.format = FileFormat.from_json(cursor["format"]) if cursor else inspect_source(request, file)
+        self._position = Position.from_json(cursor["position"]) if cursor else None
+        self._records = open_records(file, self.format, self._position)
+        self.rows = RowReader(request, self.format.columns)
+
+    @classmethod
+    @contextmanager
+    def open(cls, request: ImportTasks, settings: JobSettings, cursor: dict[str, Any]) -> Iterator[Self]:
+        """Open a request's file at a cursor, ``{}`` for its beginning.
+
+        Raises:
+            SourceError: it cannot be opened or does not fit the request.
+        """
+        with open_source(request.source, (*settings.import_roots, settings.spool_dir)) as file:
+            yield cls(file, request, cursor)
+
+    @property
+    def cursor(self) -> dict[str, Any]:
+        """Where the next batch begins, as JSON values."""
+        position = self._position.to_json() if self._position else None
+        return {"file": self._fingerprint, "format": self.format.to_json(), "position": position}
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file, as it lies on the disk, was consumed."""
+        return self._records.bytes_read
+
+    async def batches(self, max_rows: int) -> AsyncIterator[list[Row | Reject]]:
+        """Yield the rest of the file in batches, validated; reading happens in a thread.
+
+        Raises:
+            SourceError: the file ends in the middle; everything before has been yielded.
+        """
+        while True:
+            batch, failure = await asyncio.to_thread(self._next_batch, max_rows)
+            if batch:
+                yield batch
+            if failure is not None:
+                raise failure
+            if not batch:
+                return
+
+    def _next_batch(self, max_rows: int) -> tuple[list[Row | Reject], SourceError | None]:
+        batch: list[Row | Reject] = []
+        size = 0
+        try:
+            for record in self._records:
+                batch.append(self.rows.read(record))
+                self._position = record.end
+                size += len(record.raw)
+                if len(batch) >= max_rows or size >= BATCH_BYTES:
+                    break
+        except SourceError as error:
+            return batch, error
+        return batch, None

@@ -1,0 +1,22 @@
+"""How an attempt can end other than with a report. A job raises one of these; every other error is a failure."""
+
+
+class JobFailed(Exception):  # noqa: N818 - an outcome
+    """The job says that trying again cannot help.
+
+    Args:
+        code: a stable word for programs, such as ``missing_column``.
+        message: one line for people: subject, value, rule, next step.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RunInterrupted(Exception):  # noqa: N818 - an outcome
+    """The worker is about to stop; the run goes on from its cursor, and no attempt is charged."""
+
+
+class FenceLost(Exception):  # noqa: N818 - an outcome
+    """Another worker was admitted to this run meanwhile: this one changes nothing more."""
