@@ -147,6 +147,15 @@ async def waiting_runs(
     return (await session.execute(query.order_by(job_runs.c.id).limit(limit))).all()
 
 
+async def count_due(session: AsyncSession, queue: str) -> int:
+    """Return how many of a queue's runs are running or due."""
+    due = (job_runs.c.state == RunState.WAITING.value) & (job_runs.c.due_at <= utc_now())
+    live = (job_runs.c.state == RunState.RUNNING.value) | due
+    query = select(func.count()).select_from(job_runs).where(job_runs.c.queue == queue, live)
+    total: int = (await session.execute(query)).scalar_one()
+    return total
+
+
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
     """Note that these waiting runs are in Redis now."""
     await session.execute(

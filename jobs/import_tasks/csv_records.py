@@ -18,11 +18,11 @@ from jobs.import_tasks.text_encoding import find_kept_byte, show_kept_bytes
 from jobs.sources import SourceError
 
 
-class _RecordTooLong(Exception):
+class _RecordTooLongError(Exception):
     """The lines of one record exceed the limit."""
 
 
-class _StillOpen(Exception):
+class _StillOpenError(Exception):
     """A quote stays open at the end of a line that an earlier one has run over."""
 
     def __init__(self, overrun: "_Overrun") -> None:
@@ -84,7 +84,7 @@ class CsvRecords(RecordReader):
                 )
         except DamageError as damage:
             raise self._truncated(damage) from damage
-        except (csv.Error, _RecordTooLong) as error:
+        except (csv.Error, _RecordTooLongError) as error:
             raise self._broken_header(error) from error
         text = "".join(self._texts)
         if bad := find_kept_byte(text):
@@ -121,13 +121,13 @@ class CsvRecords(RecordReader):
                 fields = next(self._rows)
             except StopIteration:
                 return
-            except _StillOpen as still_open:
+            except _StillOpenError as still_open:
                 outcome = self._follow_open_quote(still_open.overrun)
                 if isinstance(outcome, Problem):
                     yield self._reject_first_line(outcome)
                     continue
                 fields = outcome
-            except (csv.Error, _RecordTooLong) as error:
+            except (csv.Error, _RecordTooLongError) as error:
                 yield self._give_up(error)
                 continue
             if fields:
@@ -149,7 +149,7 @@ class CsvRecords(RecordReader):
         while True:
             if self._overrun is not None:
                 if taken:
-                    raise _StillOpen(self._overrun)
+                    raise _StillOpenError(self._overrun)
                 if self._offset >= self._overrun.end:
                     self._overrun = None
             line = backlog.popleft() if backlog else next(lines, None)
@@ -159,7 +159,7 @@ class CsvRecords(RecordReader):
             size = size + len(line) if taken else len(line)
             taken.append(line)
             if size > self._limit:
-                raise _RecordTooLong
+                raise _RecordTooLongError
             text = self._decode(line)
             texts.append(text)
             yield text
@@ -203,7 +203,7 @@ class CsvRecords(RecordReader):
 
     def _problem(self, error: Exception, line: int) -> Problem:
         """Why the lines read are no record; it does not say where that began, so it holds for all lines run over."""
-        if isinstance(error, _RecordTooLong):
+        if isinstance(error, _RecordTooLongError):
             finding = f"a quoted field is not closed within {self._limit:,} bytes, the most that a record may have"
         elif self._ended:
             finding = "a quoted field is not closed before the end of the file"
@@ -215,12 +215,12 @@ class CsvRecords(RecordReader):
 
     def _give_up(self, error: Exception) -> Record:
         taken = self._taken
-        if len(taken) == 1 and isinstance(error, _RecordTooLong):
+        if len(taken) == 1 and isinstance(error, _RecordTooLongError):
             return self._reject_first_line(self._line_too_long(taken[0]))
         problem = self._problem(error, self._line + len(taken) - 1)
         if len(taken) > 1:
             end = self._offset + sum(map(len, taken if self._ended else taken[:-1]))
-            self._overrun = _Overrun(end, None if isinstance(error, _RecordTooLong) else problem)
+            self._overrun = _Overrun(end, None if isinstance(error, _RecordTooLongError) else problem)
         return self._reject_first_line(problem)
 
     def _reject_first_line(self, problem: Problem) -> Record:
@@ -237,7 +237,7 @@ class CsvRecords(RecordReader):
             return overrun.problem
         try:
             next(self._parse(self._look_further(overrun)))
-        except _RecordTooLong as error:
+        except _RecordTooLongError as error:
             return self._problem(error, self._line)
         except csv.Error as error:
             overrun.problem = self._problem(error, self._line + len(self._backlog))
@@ -257,7 +257,7 @@ class CsvRecords(RecordReader):
         while line is not None:
             size += line_size(line)
             if size > self._limit:
-                raise _RecordTooLong
+                raise _RecordTooLongError
             yield opening + self._decode(line)
             opening = ""
             overrun.end += len(line)

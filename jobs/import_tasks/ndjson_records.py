@@ -59,20 +59,22 @@ def parse_object(text: str) -> dict[str, Any] | Problem:
         return _nul(None)
     try:
         value = _DECODER.decode(text)
-    except _RefusedError as refused:
-        return refused.problem
-    except json.JSONDecodeError as error:
-        finding = f"not JSON ({error.msg.removesuffix(' at')}) at character {error.colno}"
-        return Problem("malformed_json", f"{finding}: each line must hold one whole JSON object; mend the line")
-    except RecursionError:
-        return _too_deep(None)
-    except ValueError:
-        return Problem(
-            "malformed_json", "a number has more than 4,300 digits, the most that are read: write it as text"
-        )
+    except (ValueError, RecursionError) as error:
+        return _refusal(error)
     if not isinstance(value, dict):
         return Problem("not_an_object", f"the line holds {_kind(value)}: each line must hold one JSON object; wrap it")
     return _inspect(value, text) or value
+
+
+def _refusal(error: ValueError | RecursionError) -> Problem:
+    if isinstance(error, _RefusedError):
+        return error.problem
+    if isinstance(error, RecursionError):
+        return _too_deep(None)
+    if isinstance(error, json.JSONDecodeError):
+        finding = f"not JSON ({error.msg.removesuffix(' at')}) at character {error.colno}"
+        return Problem("malformed_json", f"{finding}: each line must hold one whole JSON object; mend the line")
+    return Problem("malformed_json", "a number has more than 4,300 digits, the most that are read: write it as text")
 
 
 def _inspect(value: dict[str, Any], text: str) -> Problem | None:

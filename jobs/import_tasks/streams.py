@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from jobs.import_tasks.compression import DamageError, RawFile, read_chunks
 from jobs.import_tasks.record_types import Compression
-from jobs.import_tasks.text_encoding import KEEP_BYTES, is_read_directly
+from jobs.import_tasks.text_encoding import KEEP_BYTES, decode_chunks, is_read_directly
 from jobs.sources import SourceError, shown
 
 
@@ -71,9 +71,8 @@ class ByteStream:
     def _decode(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if not self._transcoded_from:
             return chunks
-        decoder = codecs.getincrementaldecoder(self._transcoded_from)(KEEP_BYTES)
-        decoded = chain((decoder.decode(chunk) for chunk in chunks), (decoder.decode(b"", True) for _ in (1,)))
-        return filter(None, (text.encode("utf-8", "surrogatepass") for text in decoded))
+        texts = decode_chunks(chunks, self._transcoded_from)
+        return filter(None, (text.encode("utf-8", "surrogatepass") for text in texts))
 
     def _skip(self, chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:
         left = offset
@@ -108,8 +107,8 @@ def cr_line_ends(name: str) -> SourceError:
     """The error for a file whose lines end with a carriage return only."""
     return SourceError(
         "cr_line_ends",
-        f"{name} has lines that end with a carriage return only, as old Macs wrote them: lines must end with LF or CRLF;"
-        " convert it with: tr '\\r' '\\n' < OLD > NEW",
+        f"{name} has lines that end with a carriage return only, as old Macs wrote them: lines must end with LF or"
+        " CRLF; convert it with: tr '\\r' '\\n' < OLD > NEW",
     )
 
 

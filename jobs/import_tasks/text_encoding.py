@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from charset_normalizer import from_bytes
@@ -54,10 +55,11 @@ def resolve_encoding(name: str) -> str:
         SourceError: `unknown_encoding`, if Python does not know it or it is not an encoding of files.
     """
     try:
+        "".encode(name)  # refuses what is a codec but turns no text into bytes, such as base64
         info = codecs.lookup(name)
     except (LookupError, ValueError):
         info = None
-    if info is None or not info._is_text_encoding or info.incrementaldecoder is None or info.name in _NOT_FOR_FILES:
+    if info is None or info.incrementaldecoder is None or info.name.replace("_", "-") in _NOT_FOR_FILES:
         raise SourceError(
             "unknown_encoding",
             f"encoding '{shown(name)}' is not a text encoding that Python reads files in;"
@@ -90,17 +92,35 @@ def is_read_directly(encoding: str) -> bool:
     """Whether lines can be cut from the bytes as they are: UTF-8, or one byte a character with ASCII at its place."""
     if encoding in ("utf-8", "utf-8-sig"):
         return True
-    if bytes(range(128)).decode(encoding, "replace") != bytes(range(128)).decode("ascii"):
-        return False
-    return all(_is_one_character(encoding, bytes([byte])) for byte in range(128, 256))
-
-
-def _is_one_character(encoding: str, byte: bytes) -> bool:
     # The incremental decoder waits where a byte is the first of several.
+    return all(_is_one_character(encoding, byte) for byte in range(256))
+
+
+def _is_one_character(encoding: str, byte: int) -> bool:
     try:
-        return len(codecs.getincrementaldecoder(encoding)().decode(byte)) == 1
+        text = codecs.getincrementaldecoder(encoding)().decode(bytes([byte]))
     except UnicodeDecodeError:
-        return True
+        return byte >= 0x80
+    return text == chr(byte) if byte < 0x80 else len(text) == 1
+
+
+def decode_chunks(chunks: Iterator[bytes], encoding: str) -> Iterator[str]:
+    """The text of a stream of bytes; undecodable bytes are kept (`KEEP_BYTES`).
+
+    Raises:
+        SourceError: `invalid_encoding`, if there is no way to begin: UTF-16 or UTF-32 in an unknown byte order.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)(KEEP_BYTES)
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk)
+        yield decoder.decode(b"", True)
+    except UnicodeError as error:
+        raise SourceError(
+            "invalid_encoding",
+            f"the file does not begin with the byte order mark that encoding {encoding} needs;"
+            f" give {encoding}-le or {encoding}-be with --encoding, or the encoding that it is really in",
+        ) from error
 
 
 def find_kept_byte(text: str) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ class EmbeddedRedis:
     """The embedded queue of one data folder, run by a thread of this process between `start` and `stop`."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+        self._data_dir = data_dir.resolve()
         self._running = contextlib.ExitStack()
 
     @property

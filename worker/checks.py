@@ -1,0 +1,118 @@
+"""Every problem of the configuration at once, with the setting to change."""
+
+import os
+from dataclasses import asdict, dataclass
+
+from redis import asyncio as redis_asyncio
+from redis.exceptions import RedisError
+
+from db import migrate
+from db.connection import DatabaseManager
+from db.errors import DatabaseUnavailable, first_line
+from db.urls import is_in_memory, masked
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and what to do."""
+
+    setting: str
+    value: str
+    rule: str
+    advice: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it as ``--json`` shows it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.value}: {self.rule}; {self.advice}"
+
+
+async def find_problems(settings: Settings) -> list[Problem]:
+    """Look at the settings, the folders, the database and Redis."""
+    problems = [*_sizes(settings), *_folders(settings)]
+    problems += await _database(settings)
+    if settings.redis_url is not None:
+        problems += await _redis(settings)
+    return problems
+
+
+def _sizes(settings: Settings) -> list[Problem]:
+    found = []
+    connections = settings.database_pool_size + settings.database_max_overflow
+    if settings.max_jobs > connections:
+        found.append(
+            Problem(
+                "MAX_JOBS",
+                str(settings.max_jobs),
+                f"more jobs than the {connections} connections of DATABASE_POOL_SIZE and DATABASE_MAX_OVERFLOW: "
+                "jobs will wait for connections",
+                "raise the pool or lower MAX_JOBS",
+            )
+        )
+    if settings.heartbeat_timeout_s < 3 * settings.heartbeat_interval_s:
+        found.append(
+            Problem(
+                "HEARTBEAT_TIMEOUT_S",
+                f"{settings.heartbeat_timeout_s:g}",
+                f"less than three times HEARTBEAT_INTERVAL_S ({settings.heartbeat_interval_s:g}): "
+                "a late heartbeat makes a living worker look dead",
+                f"set it to {3 * settings.heartbeat_interval_s:g} or more",
+            )
+        )
+    if is_in_memory(settings.url):
+        found.append(
+            Problem(
+                "DATABASE_URL", ":memory:", "dies with the process", "use it for tests only; name a file or a server"
+            )
+        )
+    return found
+
+
+def _folders(settings: Settings) -> list[Problem]:
+    folder = settings.holdfast_data_dir.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    rule, advice = f"{nearest} cannot be written", "name a folder of the worker's user"
+    found = [] if writable else [Problem("HOLDFAST_DATA_DIR", str(folder), rule, advice)]
+    rule, advice = "is not a folder that the worker can read", "correct or remove it"
+    unreadable = [root for root in settings.import_roots if not (root.is_dir() and os.access(root, os.R_OK | os.X_OK))]
+    return found + [Problem("IMPORT_ROOTS", str(root), rule, advice) for root in unreadable]
+
+
+async def _database(settings: Settings) -> list[Problem]:
+    if settings.database_is_embedded and not (settings.holdfast_data_dir / "holdfast.db").exists():
+        return []  # it is made and migrated by the first command that needs it
+    shown = masked(settings.url)
+    manager = DatabaseManager(settings)
+    try:
+        await manager.connect()
+        await migrate.require_current(manager)
+    except DatabaseUnavailable as error:
+        return [
+            Problem("DATABASE_URL", shown, first_line(error.__cause__ or error), "start the server or correct the URL")
+        ]
+    except migrate.SchemaOutdated as error:
+        if settings.database_is_embedded:
+            return []
+        return [Problem("DATABASE_URL", shown, str(error).split(":", 1)[0], "run `python -m worker db upgrade`")]
+    finally:
+        await manager.close()
+    return []
+
+
+async def _redis(settings: Settings) -> list[Problem]:
+    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    try:
+        await client.ping()
+        policy = (await client.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+    except (RedisError, OSError) as error:
+        return [Problem("REDIS_URL", settings.queue_home, first_line(error), "start the server or correct the URL")]
+    finally:
+        await client.aclose()
+    if policy == "noeviction":
+        return []
+    rule = f"its maxmemory-policy is {policy}: Redis may throw waiting runs away"
+    return [Problem("REDIS_URL", settings.queue_home, rule, "set maxmemory-policy to noeviction")]

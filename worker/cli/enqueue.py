@@ -1,0 +1,103 @@
+"""``enqueue``: any job, by its kind."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from holdfast.requests import JobRequest
+from jobs.registry import JOBS
+from worker.cli.database import open_database
+from worker.cli.follow import enqueue_request, finish_run
+from worker.cli.runs import exit_code_of, run_document, show_run
+from worker.cli.terminal import async_command, json_option, load_settings, print_json, wrong_usage
+from worker.logs import configure_logs
+
+
+@click.command(epilog="Example: python -m worker enqueue import_tasks source=/imports/tasks.csv user=ada --wait")
+@click.argument("kind")
+@click.argument("fields", nargs=-1, metavar="[FIELD=VALUE]...")
+@click.option("--wait", is_flag=True, help="Wait for the end of the run.")
+@click.option("--at", metavar="TIME", help="When it is due: ISO 8601 with an offset.")
+@click.option("--in", "in_seconds", type=float, metavar="SECONDS", help="Due so many seconds from now.")
+@json_option
+@async_command
+async def enqueue(
+    *, kind: str, fields: tuple[str, ...], wait: bool, at: str | None, in_seconds: float | None, as_json: bool
+) -> None:
+    """Enqueue a run of KIND. A value that is JSON (a number, true, {...}) is read as JSON, any other as text."""
+    request = build_request(kind, fields)
+    due_at = _due_at(at, in_seconds)
+    settings = load_settings()
+    configure_logs(settings)
+    async with open_database(settings):
+        run_id = await enqueue_request(settings, request, at=due_at)
+        if not wait:
+            _say(as_json, {"run_id": str(run_id), "state": "waiting"}, f"run {run_id} is waiting")
+            return
+        run = await finish_run(settings, run_id)
+        if as_json:
+            print_json(run_document(run))
+        else:
+            show_run(run)
+        raise click.exceptions.Exit(exit_code_of(run))
+
+
+def build_request(kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
+    """Make the request of a kind from ``FIELD=VALUE`` words.
+
+    Raises:
+        Failure: the kind is unknown or a field does not fit (exit code 2).
+    """
+    if kind not in JOBS:
+        raise wrong_usage(f"KIND {kind!r} is unknown: use one of {', '.join(sorted(JOBS))}")
+    values: dict[str, Any] = {}
+    for word in fields:
+        name, separator, text = word.partition("=")
+        if not separator or not name:
+            raise wrong_usage(f"{word!r} is not FIELD=VALUE: write it as source=/imports/tasks.csv")
+        values[name] = _json_or_text(text)
+    try:
+        return JOBS[kind].request_type.model_validate(values)
+    except ValidationError as error:
+        raise wrong_usage(request_problem(kind, error)) from None
+
+
+def request_problem(kind: str, error: ValidationError) -> str:
+    """Return the first problem of an invalid request in one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "request"
+    shown = "" if first["type"] == "missing" else f"={first.get('input')!r}"
+    return f"{kind}: {place}{shown[:200]}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _due_at(at: str | None, in_seconds: float | None) -> datetime | None:
+    if at is not None and in_seconds is not None:
+        raise wrong_usage("--at and --in exclude each other: give one")
+    if in_seconds is not None:
+        return datetime.now(UTC) + timedelta(seconds=in_seconds)
+    if at is None:
+        return None
+    try:
+        due_at = datetime.fromisoformat(at)
+    except ValueError:
+        raise wrong_usage(f"--at {at!r} is no time: write it as 2026-01-31T08:30:00+01:00") from None
+    if due_at.tzinfo is None:
+        raise wrong_usage(f"--at {at!r} has no offset: write it as {at}Z or {at}+01:00")
+    return due_at
+
+
+def _say(as_json: bool, document: dict[str, Any], line: str) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(line)

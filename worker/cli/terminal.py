@@ -1,0 +1,103 @@
+"""What every command shares: settings, errors in one line, JSON, exit codes."""
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import click
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from db.errors import DatabaseUnavailable, first_line, is_transient
+from db.migrate import SchemaOutdated
+from holdfast.errors import HoldfastError
+from jobs.sources import SourceError
+from worker.embedded import EmbeddedQueueInUse
+from worker.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SECRET_SETTINGS = frozenset({"database_url", "postgres_password", "redis_url"})
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+class Failure(click.ClickException):
+    """An error of ours: one line on stderr and an exit code."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code: int = exit_code  # type: ignore[misc]
+
+    def show(self, file: Any = None) -> None:
+        """Write the line."""
+        click.echo(f"error: {self.message}", file=file or sys.stderr)
+
+
+def wrong_usage(message: str) -> Failure:
+    """Return the error for wrong usage or configuration (exit code 2)."""
+    return Failure(message, exit_code=2)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings.
+
+    Raises:
+        Failure: some are wrong; the line names the first one, its value, the rule and what to do.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise wrong_usage(setting_problems(error)[0]["message"]) from None
+
+
+def setting_problems(error: ValidationError) -> list[dict[str, str]]:
+    """Return every wrong setting: ``setting``, ``value``, ``rule``, ``advice`` and the line that joins them."""
+    problems = []
+    for one in error.errors(include_url=False, include_context=False):
+        name = str(one["loc"][0]) if one["loc"] else "settings"
+        value = "***" if name in SECRET_SETTINGS else str(one.get("input"))
+        rule = one["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        advice = f"correct {name.upper()} in the environment or in .env"
+        message = f"{name.upper()}={value} {rule}; {advice}"
+        problems.append({"setting": name.upper(), "value": value, "rule": rule, "advice": advice, "message": message})
+    return problems
+
+
+def async_command(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Run a command's coroutine and turn every expected error into one line and an exit code."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return asyncio.run(command(*args, **kwargs))
+        except KeyboardInterrupt:
+            raise Failure("interrupted", exit_code=130) from None
+        except Exception as error:  # noqa: BLE001 - bugs are raised again
+            raise_failure(error)
+
+    return wrapped
+
+
+def raise_failure(error: Exception) -> NoReturn:
+    """Raise an error as a ``Failure`` if it is one that users meet; as itself if it is a bug."""
+    if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+        raise error
+    if isinstance(error, SourceError):
+        raise wrong_usage(error.message) from None
+    if isinstance(error, DatabaseUnavailable | SchemaOutdated | EmbeddedQueueInUse | HoldfastError):
+        raise Failure(str(error)) from None
+    if isinstance(error, RedisError):
+        raise Failure(f"REDIS_URL: {first_line(error)}; start the server or correct the URL") from None
+    if is_transient(error) or isinstance(error, OSError):
+        raise Failure(f"{type(error).__name__}: {first_line(error)}") from None
+    raise error
+
+
+def print_json(document: Any) -> None:
+    """Write one JSON document to stdout."""
+    click.echo(json.dumps(document, default=str, ensure_ascii=False))

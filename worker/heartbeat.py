@@ -1,0 +1,65 @@
+"""The worker's signs of life in the ledger, from a thread of its own: a job that blocks the loop is not dead."""
+
+import asyncio
+import os
+import socket
+import threading
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.connection import DatabaseManager
+from db.errors import first_line
+from db.repositories import worker_heartbeat
+from worker.logs import get_logger
+from worker.settings import Settings
+
+
+class Heartbeat:
+    """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own."""
+
+    def __init__(self, settings: Settings, worker_id: str) -> None:
+        self._settings = settings.model_copy(update={"database_pool_size": 1, "database_max_overflow": 0})
+        self._worker_id = worker_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread and take this worker's row away."""
+        self._stop.set()
+        if self._thread.ident is None:
+            return
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        asyncio.run(self._beat_until_stopped())
+
+    async def _beat_until_stopped(self) -> None:
+        manager = DatabaseManager(self._settings)
+        failing = False
+        try:
+            while not self._stop.is_set():
+                try:
+                    async with manager.session() as session:
+                        await worker_heartbeat.beat(
+                            session,
+                            self._worker_id,
+                            host=socket.gethostname()[:255],
+                            pid=os.getpid(),
+                            queue_home=self._settings.queue_home,
+                        )
+                    failing = False
+                except (SQLAlchemyError, OSError) as error:
+                    if not failing:
+                        get_logger().warning("the heartbeat cannot be written", error=first_line(error))
+                    failing = True
+                await asyncio.to_thread(self._stop.wait, self._settings.heartbeat_interval_s)
+            with suppress(SQLAlchemyError, OSError):
+                async with manager.session() as session:
+                    await worker_heartbeat.forget(session, [self._worker_id])
+        finally:
+            await manager.close()

@@ -1,0 +1,54 @@
+"""Logs: one line per event on stderr, for eyes or as JSON; a record is a short sentence and its fields."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from holdfast.errors import RunFailed
+from worker.settings import Settings
+
+Logger = structlog.stdlib.BoundLogger
+
+
+class _WithoutExpectedFailures(logging.Filter):
+    """arq logs a traceback for each failed run; ours are logged once, by name, where they are classified."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, RunFailed)
+
+
+def configure_logs(settings: Settings) -> None:
+    """Set up structlog and the standard library's logging alike, on stderr."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    as_json = settings.log_format == "json"
+    renderer: Any = (
+        structlog.processors.JSONRenderer(default=str)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    )
+    level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, *([structlog.processors.dict_tracebacks] if as_json else []), renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(level, logging.WARNING) if not settings.debug else logging.DEBUG)
+    arq_logger = logging.getLogger("arq.worker")
+    arq_logger.filters[:] = [_WithoutExpectedFailures()]
+
+
+def get_logger(**fields: Any) -> Logger:
+    """Return a logger that adds ``fields`` to each of its lines."""
+    logger: Logger = structlog.get_logger(**fields)
+    return logger

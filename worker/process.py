@@ -1,0 +1,115 @@
+"""A worker from its start to its end: as a process of its own, or inside another command."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+
+from redis import asyncio as redis_asyncio
+from redis.exceptions import RedisError
+
+from db.connection import get_async_session
+from db.errors import first_line
+from db.repositories import job_run
+from holdfast.errors import QueueUnavailable
+from worker.embedded import EmbeddedRedis
+from worker.main import worker_kwargs
+from worker.queue import Worker
+from worker.runtime import Runtime
+from worker.settings import Settings
+
+BURST_POLL_S = 0.1
+REDIS_RETRY_S = 0.25
+
+
+async def serve(settings: Settings, *, burst: bool = False) -> None:
+    """Run a worker until a signal ends it.
+
+    Args:
+        settings: whose queue and database.
+        burst: end as soon as nothing is due.
+
+    Raises:
+        QueueUnavailable, DatabaseUnavailable, SchemaOutdated, EmbeddedQueueInUse: it cannot start.
+    """
+    embedded: AbstractContextManager[object] = nullcontext()
+    if settings.queue_is_embedded:
+        embedded = EmbeddedRedis(settings.holdfast_data_dir.absolute())
+    with embedded:
+        await _await_redis(settings)
+        runtime = Runtime(settings, owns_queue=settings.queue_is_embedded)
+        worker = Worker(**worker_kwargs(settings, runtime))
+        worker.on_drain = runtime.draining.set
+        main = asyncio.create_task(worker.async_run())
+        watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None
+        try:
+            await main
+        except asyncio.CancelledError:
+            if not worker_was_stopped(worker, runtime):
+                raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+            for task in worker.tasks.values():
+                task.cancel()
+            await asyncio.shield(worker.close())
+
+
+def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
+    """Whether a signal or the end of a burst cancelled the worker's main task, and not whoever awaits it."""
+    return runtime.draining.is_set() or not worker.allow_pick_jobs
+
+
+@asynccontextmanager
+async def inline_worker(settings: Settings) -> AsyncIterator[asyncio.Event]:
+    """Run a worker while the block runs.
+
+    Yields:
+        An event that is set when the worker has ended by itself, because a signal told it to or it could not start.
+
+    Raises:
+        what ``serve`` raises.
+    """
+    ended = asyncio.Event()
+    task = asyncio.create_task(serve(settings))
+    task.add_done_callback(lambda _: ended.set())
+    try:
+        yield ended
+    finally:
+        if not task.done():
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _await_redis(settings: Settings) -> None:
+    deadline = time.monotonic() + settings.startup_patience_s
+    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    try:
+        while True:
+            try:
+                await client.ping()
+            except (RedisError, OSError) as error:
+                if time.monotonic() > deadline:
+                    message = f"REDIS_URL {settings.queue_home}: {first_line(error)}; start Redis or correct the URL"
+                    raise QueueUnavailable(message, outcome="refused") from error
+                await asyncio.sleep(REDIS_RETRY_S)
+            else:
+                return
+    finally:
+        await client.aclose()
+
+
+async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
+    while True:
+        await asyncio.sleep(BURST_POLL_S)
+        if runtime.redis is None or runtime.active or not runtime.started.is_set():
+            continue
+        queue = runtime.settings.queue_name
+        async with get_async_session(read_only=True) as session:
+            due = await job_run.count_due(session, queue)
+        now_ms = time.time_ns() // 1_000_000
+        if not due and not await runtime.redis.zcount(queue, "-inf", now_ms) and worker.main_task is not None:
+            worker.allow_pick_jobs = False
+            worker.main_task.cancel()
+            return

@@ -1,0 +1,5 @@
+"""The queue's engine: arq's Worker, taught to let jobs stop at a batch's end."""
+
+from worker.queue.worker import Worker
+
+__all__ = ["Worker"]

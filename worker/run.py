@@ -1,0 +1,203 @@
+"""One attempt of one run, step by step: decode -> admit -> perform -> classify -> record_finished -> report.
+
+This is the wrapper around every job function, under our own worker as under stock arq's: the invariants live here.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from arq.worker import Retry
+from pydantic import ValidationError
+
+from db.errors import first_line, is_transient
+from db.repositories.job_run import BornRun
+from holdfast.errors import RunCancelled, RunFailed
+from holdfast.requests import JobRequest
+from holdfast.states import RunState
+from jobs.context import RunContext
+from jobs.registry import Job
+from worker import ledger
+from worker.ledger import Admitted, AlreadyOver, HeldElsewhere
+from worker.logs import Logger, get_logger
+from worker.progress import ProgressPublisher
+from worker.retries import Outcome, backoff_s, classify, describe
+from worker.runtime import Runtime
+
+HELD_ELSEWHERE_S = 5.0
+"""Seconds after which an entry is looked at again whose run a living worker has."""
+RECORD_PATIENCE_S = 60.0
+"""Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
+
+Report = dict[str, Any]
+JobFunction = Callable[..., Awaitable[Report | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What arq hands over, decoded."""
+
+    job: Job
+    born: BornRun
+    request: JobRequest[Any]
+
+
+def job_function(job: Job) -> JobFunction:
+    """Return the function that is registered with arq for a kind."""
+
+    async def perform_run(ctx: Mapping[str, Any], *args: Any, **kwargs: Any) -> Report | None:
+        runtime: Runtime = ctx["runtime"]
+        born = BornRun(
+            kind=job.kind,
+            queue=runtime.settings.queue_name,
+            job_id=ctx["job_id"],
+            enqueued_at=ctx["enqueue_time"],
+            request=_as_request(args, kwargs),
+        )
+        return await run_attempt(runtime, job, born)
+
+    return perform_run
+
+
+async def run_attempt(runtime: Runtime, job: Job, born: BornRun) -> Report | None:
+    """Take a run from its payload to its end.
+
+    Returns:
+        The report.
+
+    Raises:
+        RunFailed: the run is over without one (arq tells the producer).
+        arq.worker.Retry: it is not over; arq leaves the entry in the queue.
+        asyncio.CancelledError: the worker is stopping; the run is put down as interrupted.
+    """
+    logger = get_logger(run_id=born.job_id, kind=job.kind)
+    try:
+        call = decode(job, born)
+        admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active)
+    except ValidationError as error:
+        admission = await ledger.refuse(born, _invalid_request(error))
+        logger.warning("the request is invalid", event_name="run_refused", error=admission.error)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
+        raise Retry(defer=1.0 + backoff_s(2)) from error
+    if isinstance(admission, AlreadyOver):
+        return report_end(job, admission, runtime, born)
+    if isinstance(admission, HeldElsewhere):
+        logger.debug("another worker has the run", worker_id=admission.worker_id)
+        raise Retry(defer=HELD_ELSEWHERE_S)
+    return await _run_admitted(runtime, call, admission, logger)
+
+
+def decode(job: Job, born: BornRun) -> Call:
+    """Read the request.
+
+    Raises:
+        pydantic.ValidationError: it does not fit the kind.
+    """
+    return Call(job, born, job.request_type.model_validate(born.request))
+
+
+async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
+    logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
+    logger.info("run started", fence=admitted.fence)
+    runtime.active.add(admitted.run_id)
+    started = time.monotonic()
+    try:
+        outcome, cancelled = await perform(runtime, call, admitted)
+        recorded = await asyncio.shield(record_finished(admitted, outcome, logger))
+    finally:
+        runtime.active.discard(admitted.run_id)
+    seconds = round(time.monotonic() - started, 3)
+    log = logger.info if recorded.name in {"succeeded", "interrupted"} else logger.warning
+    log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
+    if cancelled is not None:
+        raise cancelled
+    return report_outcome(runtime, call, admitted, recorded)
+
+
+async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Outcome, asyncio.CancelledError | None]:
+    """Run the job's function; whatever it raises becomes an outcome."""
+    context = RunContext(
+        run_id=admitted.run_id,
+        kind=call.job.kind,
+        attempt=admitted.attempt,
+        fence=admitted.fence,
+        settings=runtime.settings,
+        should_stop=runtime.draining.is_set,
+        publish=ProgressPublisher(runtime.redis, call.born.job_id),
+    )
+    try:
+        async with asyncio.timeout(call.job.timeout_s):
+            report = await call.job.perform(context, call.request)
+    except asyncio.CancelledError as cancelled:
+        return Outcome("interrupted"), cancelled
+    except Exception as error:  # noqa: BLE001 - classify looks at each
+        if not _is_expected(error):
+            get_logger(run_id=str(admitted.run_id), kind=call.job.kind).exception("the job raised an unexpected error")
+        return classify(error, attempt=admitted.attempt, max_attempts=call.job.max_attempts), None
+    return Outcome("succeeded", report=report.model_dump(mode="json")), None
+
+
+async def record_finished(admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
+    """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
+
+    Raises:
+        arq.worker.Retry: the database stayed away; the run is taken up again from its cursor later.
+    """
+    deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
+    while True:
+        try:
+            return await ledger.finish(admitted, outcome)
+        except Exception as error:
+            failures += 1
+            if not is_transient(error):
+                raise
+            if time.monotonic() > deadline:
+                raise Retry(defer=HELD_ELSEWHERE_S) from error
+            logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
+            await asyncio.sleep(min(5.0, 0.1 * 2**failures))
+
+
+def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:
+    """Turn a recorded outcome into what arq understands."""
+    if outcome.name == "retry":
+        raise Retry(defer=outcome.delay_s)
+    if outcome.name == "interrupted":
+        raise Retry(defer=0)
+    if outcome.name == "lost":
+        raise Retry(defer=HELD_ELSEWHERE_S)
+    state = RunState.SUCCEEDED if outcome.name == "succeeded" else RunState.FAILED
+    over = AlreadyOver(admitted.run_id, state, outcome.report, outcome.error)
+    return report_end(call.job, over, runtime, call.born)
+
+
+def report_end(job: Job, over: AlreadyOver, runtime: Runtime, born: BornRun) -> Report | None:
+    """Hand out the stored end of a run (I3), and clean up after one that has not failed."""
+    if over.state is RunState.SUCCEEDED:
+        if job.clean_up is not None:
+            job.clean_up(runtime.settings, job.request_type.model_validate(born.request))
+        return over.report
+    error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
+    failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed
+    raise failure(str(over.run_id), str(error.get("type")), str(error.get("message")))
+
+
+def _as_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    # A stock producer may pass the request as one positional object; anything else shows up as unknown fields.
+    if len(args) == 1 and isinstance(args[0], dict) and not kwargs:
+        return args[0]
+    return {**kwargs, **({"positional arguments": list(args)} if args else {})}
+
+
+def _invalid_request(error: ValidationError) -> dict[str, Any]:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "request"
+    return {"type": "invalid_request", "message": f"{place}: {first['msg']}"}
+
+
+def _is_expected(error: Exception) -> bool:
+    return describe(error)["type"] != type(error).__name__ or is_transient(error) or isinstance(error, TimeoutError)

@@ -1,0 +1,72 @@
+"""What the worker is told. The environment (and ``.env``) is read here and in no other place of ``worker``."""
+
+import hashlib
+import socket
+from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from holdfast.wire import DEFAULT_QUEUE
+from jobs.settings import JobSettings
+from worker.embedded import socket_path
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+class Settings(JobSettings):
+    """Every setting of the application; each name in capitals is the environment variable."""
+
+    redis_url: SecretStr | None = None
+    """``redis://``, ``rediss://`` (TLS) or ``unix://``. Default: an embedded queue in the worker's own process, which
+    serves one machine; a ``redis-server`` that happens to run is not used."""
+    queue_name: Annotated[str, Field(min_length=1, max_length=100)] = DEFAULT_QUEUE
+    """The queue's key in Redis. Producers must use the same."""
+    max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Runs at the same time in one worker. More than pool and overflow together means waiting for connections."""
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. Keep it
+    below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
+    keep_result_s: Annotated[float, Field(ge=0)] = 3600.0
+    """Seconds that Redis keeps a result for its producer. The ledger keeps it in any case."""
+    heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Seconds between two signs of life in the ledger; each is one small UPDATE."""
+    heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds of silence after which a worker counts as dead and its runs are put back. Shorter is sooner, but a
+    database that stalls for so long makes living workers look dead (they lose the fence, not the data)."""
+    dispatch_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """Seconds between two looks for runs that were enqueued in the database."""
+    startup_patience_s: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds that a starting worker waits for the database and Redis to come up."""
+    log_format: Literal["console", "json"] = "console"
+    """One line per event: for eyes, or one JSON object a line for machines."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
+            raise ValueError("must begin with redis://, rediss:// or unix://, as redis://localhost:6379/0")
+        return value
+
+    @property
+    def queue_is_embedded(self) -> bool:
+        """Whether the queue lives in the worker's own process."""
+        return self.redis_url is None
+
+    @property
+    def redis_address(self) -> str:
+        """The URL of the Redis to talk to, with its password: for connecting, not for showing."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return "unix://" + quote(str(socket_path(self.holdfast_data_dir.absolute())))
+
+    @property
+    def queue_home(self) -> str:
+        """A name for the place where the queue lives, without secrets, at most 255 characters."""
+        if self.redis_url is None:
+            folder = str(self.holdfast_data_dir.resolve())
+            return f"embedded:{socket.gethostname()}:{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+        url = urlsplit(self.redis_url.get_secret_value())
+        place = f"{url.hostname or ''}:{url.port or 6379}" if url.scheme != "unix" else ""
+        return f"{url.scheme}://{place}{url.path}"[:255]
