@@ -92,15 +92,16 @@ async def free_dead_claims(redis: Any, queue: str, running_job_ids: set[str]) ->
     Returns:
         How many claims were taken away.
     """
-    freed: int = 0
-    start = 0
-    while page := await redis.zrange(queue, start, start + PAGE_RUNS - 1):
+    freed, start = 0, 0
+    while True:
+        page: list[bytes] = await redis.zrange(queue, start, start + PAGE_RUNS - 1)
+        if not page:
+            return freed
         start += PAGE_RUNS
         ids = [raw.decode(errors="replace") for raw in page]
         suspects = [job_id for job_id in ids if job_id not in running_job_ids]
         if suspects:
             freed += int(await redis.delete(*(wire.IN_PROGRESS_KEY + job_id for job_id in suspects)))
-    return freed
 
 
 def _milliseconds(instant: Any) -> int:

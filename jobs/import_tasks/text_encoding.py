@@ -20,15 +20,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # Python's codecs for single strings; and UTF-7, whose decoder buffers without bound.
-_NOT_FOR_FILES = {
-    "idna",
-    "punycode",
-    "undefined",
-    "unicode_escape",
-    "raw-unicode-escape",
-    "raw_unicode_escape",
-    "utf-7",
-}
+_NOT_FOR_FILES = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"}
 _FEWEST_BYTES_TO_GUESS_FROM = 16
 # Without this list short texts are taken for code pages that nobody has used for decades.
 _GUESSES = [
