@@ -1,7 +1,7 @@
 """From the ledger into Redis: runs that were enqueued in the database, put back, or forgotten by Redis."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -104,5 +104,5 @@ async def free_dead_claims(redis: Any, queue: str, running_job_ids: set[str]) ->
             freed += int(await redis.delete(*(wire.IN_PROGRESS_KEY + job_id for job_id in suspects)))
 
 
-def _milliseconds(instant: Any) -> int:
+def _milliseconds(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)

@@ -1,7 +1,6 @@
 import csv
 import gzip
 import io
-import itertools
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -186,38 +185,26 @@ def reference(data: bytes, limit: int) -> Iterator[tuple[int, list[str] | str]]:
     lines = data.splitlines(keepends=True)
     at = 0
     while at < len(lines):
-        took = 0
-        try:
-            for took in itertools.count(1):
-                text = b"".join(lines[at : at + took])
-                if len(text) > limit:
-                    raise csv.Error
-                texts = [line.decode() for line in lines[at : at + took]]
-                with suppress(StopIteration):
-                    fields = next(csv.reader(texts, strict=at + took >= len(lines)))
-                if at + took >= len(lines) or not _is_open(texts):
-                    fields = next(csv.reader(texts, strict=True))
-                    break
-        except csv.Error:
-            yield at + 1, "rejected"
-            at += 1
-            continue
+        fields, took = parse_one(lines[at:], limit)
         if fields:
             yield at + 1, fields
         at += took
 
 
-def _is_open(texts: list[str]) -> bool:
-    """Whether the parser asks for more lines; an error is an answer too."""
-    asked = []
+def parse_one(lines: list[bytes], limit: int) -> tuple[list[str] | str, int]:
+    taken: list[bytes] = []
 
     def feed() -> Iterator[str]:
-        yield from texts
-        asked.append(True)
+        for line in lines:
+            taken.append(line)
+            if sum(map(len, taken)) > limit:
+                raise csv.Error
+            yield line.decode()
 
-    with suppress(csv.Error):
-        next(csv.reader(feed(), strict=True))
-    return bool(asked)
+    try:
+        return next(csv.reader(feed(), strict=True)), len(taken)
+    except csv.Error:
+        return "rejected", 1
 
 
 @settings(max_examples=1500, deadline=None)
@@ -290,7 +277,9 @@ def test_any_table_is_read_back_equal_and_from_any_record_on(data: st.DataObject
     compression = data.draw(st.sampled_from(["none", "gzip", "zstd"]))
     out = io.StringIO(newline="")
     line_end = data.draw(st.sampled_from(["\n", "\r\n"]))
-    csv.writer(out, delimiter=delimiter, lineterminator=line_end, quoting=_quoting(data, line_end)).writerows(table)
+    # Older Pythons leave a carriage return unquoted where it is not part of the line end.
+    quoting = csv.QUOTE_ALL if line_end == "\n" or data.draw(st.booleans()) else csv.QUOTE_MINIMAL
+    csv.writer(out, delimiter=delimiter, lineterminator=line_end, quoting=quoting).writerows(table)
 
     file = io.BytesIO(PACKERS[compression](out.getvalue().encode(encoding)))
     given_encoding = "latin-1" if encoding == "latin-1" else None
@@ -300,11 +289,6 @@ def test_any_table_is_read_back_equal_and_from_any_record_on(data: st.DataObject
     assert [list((record.values or {}).values()) for record in records] == table[1:]
     for index, record in enumerate(records):
         assert list(open_records(file, found, record.end)) == records[index + 1 :]
-
-
-def _quoting(data: st.DataObject, line_end: str) -> csv._QuotingType:
-    # Older Pythons leave a carriage return unquoted where it is not part of the line end.
-    return csv.QUOTE_ALL if line_end == "\n" else data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
 
 
 @pytest.mark.parametrize("encoding", ["shift_jis", "euc_jp", "gb18030", "iso2022_jp", "utf-16-le", "utf-32-be"])
@@ -324,7 +308,7 @@ def test_undecodable_bytes_in_transcoded_files_cost_their_row() -> None:
         bad, good = read(data, encoding=encoding)
         assert bad.problem is not None
         assert bad.problem.code == "invalid_encoding"
-        assert encoding in bad.problem.reason.replace("jis", "jis")
+        assert encoding in bad.problem.reason
         assert good.values == {"a": "2", "b": "x"}
 
 
@@ -468,10 +452,7 @@ class Endless(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         size = min(size, self._size - self._at)
-        if self._at == 0:
-            data = self._head
-        else:
-            data = (self._pattern * (size // len(self._pattern) + 1))[:size]
+        data = self._head if self._at == 0 else (self._pattern * (size // len(self._pattern) + 1))[:size]
         self._at += len(data)
         return data
 

@@ -284,5 +284,12 @@ def _accepts(server: Server) -> bool:
 
 
 def _lives(pid: int) -> bool:
-    listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listing.stdout.strip() not in {"", "Z", "Zs"}
+    if Path("/proc/self/stat").exists():  # a container may have no `ps`
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    else:
+        listing = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        state = listing.stdout.strip()[:1]
+    return state not in {"", "Z"}
