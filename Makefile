@@ -10,6 +10,8 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]
 VENV_WORKS = $(shell $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null && echo yes)
 # PYTHON may be the one in .venv, which is removed before .venv is made again; its base is not.
 BASE = $(shell $(PYTHON) -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))' 2>/dev/null)
+# Folders that this user cannot write, in a checkout that root has used before, for example.
+foreign = $(shell if test -e $(1); then test -w $(1); else test -w .; fi || echo yes)
 
 # The stamp of a finished environment says where it stands and what its Python is. It is made again when it was cut
 # short, copied from elsewhere, its Python is gone or updated, or another one is asked for.
@@ -33,10 +35,10 @@ test: install ## Run every test; ARGS="-k name" goes to pytest
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: install ## Check style, types and who imports whom
-	@$(VENV)/bin/python -m ruff check .
-	@$(VENV)/bin/python -m ruff format --check .
-	@$(VENV)/bin/python -m mypy
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/python -m ruff check --no-cache .
+	@$(VENV)/bin/python -m ruff format --no-cache --check .
+	@$(VENV)/bin/python -m mypy $(if $(call foreign,.mypy_cache),--cache-dir=/dev/null)
+	@$(VENV)/bin/lint-imports --no-cache
 
 format: install ## Put the code into the style that lint asks for
 	@$(VENV)/bin/python -m ruff check --fix .
@@ -62,6 +64,8 @@ $(STAMP): $(LOCK)
 	$(if $(filter $(VERSION),$(SUPPORTED)),,$(error PYTHON is $(PYTHON), which is $(VERSION): $(NEEDED)))
 	$(if $(VENV_WORKS),,$(error PYTHON is $(PYTHON), which has no venv or ensurepip to make .venv with: \
 	install them (Debian: apt-get install python3-venv) or name another one: make PYTHON=python3.12))
+	$(if $(call foreign,.)$(call foreign,$(VENV)),$(error $(CURDIR)/$(VENV) must be made (again) but may not be written by this user: \
+	remove it as its owner, or work in a checkout of your own))
 	@echo "Making $(VENV) with Python $(VERSION) from $(LOCK)"
 	@base="$(BASE)" && rm -rf $(VENV) && "$$base" -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $(LOCK)

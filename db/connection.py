@@ -1,6 +1,7 @@
 """The connection pool and the sessions on it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from db.errors import DatabaseNotInitialised, DatabaseUnavailable, first_line
 from db.settings import DatabaseSettings
 from db.tuning import READ_ONLY, engine_options, tune
-from db.urls import is_in_memory, masked
+from db.urls import masked
 
 FIRST_BACKOFF_S = 0.1
 SLOWEST_BACKOFF_S = 2.0
@@ -25,20 +26,26 @@ def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEn
         settings: the URL and the pool's sizes.
         pooled: False for one connection at a time, as migrations want it.
     """
-    options = engine_options(settings.url)
-    if not pooled and not is_in_memory(settings.url):
-        options["poolclass"] = NullPool
-    elif "poolclass" not in options:
-        options |= {
-            "pool_size": settings.database_pool_size,
-            "max_overflow": settings.database_max_overflow,
-            "pool_timeout": settings.database_pool_timeout,
-            "pool_recycle": settings.database_pool_recycle,
-            "pool_pre_ping": True,
-        }
+    sizes = {
+        "pool_size": settings.database_pool_size,
+        "max_overflow": settings.database_max_overflow,
+        "pool_timeout": settings.database_pool_timeout,
+        "pool_recycle": settings.database_pool_recycle,
+        "pool_pre_ping": True,
+    }
+    options = {**(sizes if pooled else {"poolclass": NullPool}), **engine_options(settings.url)}
+    if settings.sql_echo:
+        _echo_to_stderr()
     engine = create_async_engine(settings.url, echo=settings.sql_echo, **options)
     tune(engine.sync_engine)
     return engine
+
+
+def _echo_to_stderr() -> None:
+    # SQLAlchemy's own handler would write between the documents on stdout.
+    logger = logging.getLogger("sqlalchemy.engine.Engine")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler() if logging.getLogger().handlers else logging.StreamHandler())
 
 
 class DatabaseManager:

@@ -1,21 +1,19 @@
 """How the database is reached. The environment (and ``.env``) is read here and in no other place of ``db``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
 
-from db.urls import normalise_url
+from db.urls import is_in_memory, normalise_url
 
 
 class DatabaseSettings(BaseSettings):
     """Settings of the connection pool; each name in capitals is the environment variable."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: SecretStr | None = None
     """``postgresql://``, ``mysql://``, ``mariadb://`` or ``sqlite://``; wins over ``POSTGRES_*``.
@@ -43,6 +41,12 @@ class DatabaseSettings(BaseSettings):
 
     holdfast_data_dir: Path = Path("data")
     """Where the embedded database and queue, the spool and the reject files live; made with mode 0700."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Not env_ignore_empty: with it an empty variable would let the value in .env through.
+        return {name: value for name, value in values.items() if value != ""}
 
     @field_validator("database_url")
     @classmethod
@@ -72,3 +76,8 @@ class DatabaseSettings(BaseSettings):
     def database_is_embedded(self) -> bool:
         """Whether nothing was configured, so that the SQLite file in the data folder serves."""
         return self.database_url is None and self.postgres_host is None
+
+    @property
+    def database_migrates_itself(self) -> bool:
+        """Whether whoever opens the database also brings it up to date, because it is this process's or machine's."""
+        return self.database_is_embedded or is_in_memory(self.url)

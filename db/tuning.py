@@ -4,7 +4,6 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.pool import StaticPool
 
 from db.urls import is_in_memory
 
@@ -12,10 +11,10 @@ READ_ONLY = "holdfast_read_only"
 """Execution option of a connection that will only read; on SQLite its transaction takes no write lock."""
 
 SQLITE_PRAGMAS = (
+    "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn; first, because the next may have to wait
     "PRAGMA journal_mode = WAL",  # readers and the one writer do not block each other
     "PRAGMA synchronous = FULL",  # a commit survives a power cut
     "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn
 )
 SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 MYSQL_STATEMENTS = ("SET SESSION time_zone = '+00:00'", f"SET SESSION sql_mode = '{SQL_MODES}'")
@@ -34,7 +33,7 @@ def engine_options(url: URL) -> dict[str, Any]:
     if backend in {"mysql", "mariadb"}:
         return {"isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10, "charset": "utf8mb4"}}
     if is_in_memory(url):
-        return {"poolclass": StaticPool}  # one connection is the database
+        return {"pool_recycle": -1}  # it ends with its last connection
     return {}
 
 

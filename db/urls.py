@@ -14,6 +14,10 @@ ASYNC_DRIVERS = {
 
 SUPPORTED_DRIVERS = {*ASYNC_DRIVERS.values(), "mysql+aiomysql", "mariadb+aiomysql"}
 
+# A plain :memory: is a database for each connection; one of SQLite's memdb file system is shared by the whole process.
+MEMORY_URL = URL.create("sqlite+aiosqlite", database="file:/holdfast", query={"vfs": "memdb", "uri": "true"})
+"""What ``:memory:``, ``sqlite://`` and ``sqlite:///:memory:`` stand for."""
+
 
 def normalise_url(text: str) -> URL:
     """Return the URL with its async driver.
@@ -26,7 +30,7 @@ def normalise_url(text: str) -> URL:
             because it may hold a password.
     """
     if text.strip() == ":memory:":
-        return URL.create("sqlite+aiosqlite", database=":memory:")
+        return MEMORY_URL
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -37,14 +41,17 @@ def normalise_url(text: str) -> URL:
         raise ValueError(f"begins with {url.drivername}:// but must begin with one of {known}")
     if url.get_backend_name() != "sqlite" and not url.database:
         raise ValueError("names no database: add it behind the host, as in postgresql://host:5432/name")
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        return MEMORY_URL
     return url.set(drivername=driver)
 
 
 def is_in_memory(url: URL) -> bool:
-    """Whether it is an SQLite database that lives and dies with its connection."""
-    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+    """Whether it is the SQLite database that lives in this process and dies with its last connection."""
+    return url == MEMORY_URL
 
 
 def masked(url: URL) -> str:
-    """Return the URL as text without its password."""
-    return url.render_as_string(hide_password=True)
+    """Return the URL as text without its password, which drivers also take as a parameter behind the ``?``."""
+    query = {name: "***" if "pass" in name.lower() else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)

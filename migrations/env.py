@@ -1,6 +1,7 @@
 """How Alembic reaches the database: one async connection, locked against concurrent runs."""
 
 import asyncio
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def run_on(connection: Connection) -> None:
             target_metadata=Base.metadata,
             version_table=VERSION_TABLE,
             render_as_batch=connection.dialect.name == "sqlite",
-            transactional_ddl=connection.dialect.name != "mysql",
+            transactional_ddl=connection.dialect.name not in {"mysql", "mariadb"},
         )
         with context.begin_transaction():
             context.run_migrations()
@@ -70,13 +71,24 @@ def mysql_lock(connection: Connection) -> Iterator[None]:
     if taken != 1:
         raise TimeoutError(f"another migration has been running for {LOCK_WAIT_S} s; wait for it, or end it")
     try:
-        with warnings.catch_warnings():
-            # The server tells for every table that its primary key is called PRIMARY.
-            warnings.filterwarnings("ignore", message="Name '.*' ignored for PRIMARY key")
+        with without_notes():
             yield
         connection.commit()
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{LOCK_NAME}')")
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    # The server tells for every table that its primary key is called PRIMARY: aiomysql warns of it, asyncmy logs it.
+    drivers_log = logging.getLogger("asyncmy")
+    shown, drivers_log.disabled = drivers_log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Name '.*' ignored for PRIMARY key")
+            yield
+    finally:
+        drivers_log.disabled = shown
 
 
 @contextmanager

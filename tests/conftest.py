@@ -14,6 +14,13 @@ SETTINGS = {"DATABASE_URL", "REDIS_URL", "IMPORT_ROOTS", "SQL_ECHO", "DEBUG"}
 SETTING_PREFIXES = ("HOLDFAST_", "DATABASE_", "POSTGRES_", "PG", "MYSQL_")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets the tests run in a checkout that belongs to somebody else: what the last run had found is not kept."""
+    config.addinivalue_line("filterwarnings", "ignore::pytest.PytestCacheWarning")
+    unusable_folder = "The database setting is not configured"
+    config.addinivalue_line("filterwarnings", f"ignore:{unusable_folder}:hypothesis.errors.HypothesisWarning")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config

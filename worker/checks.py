@@ -95,7 +95,7 @@ async def _database(settings: Settings) -> list[Problem]:
             Problem("DATABASE_URL", shown, first_line(error.__cause__ or error), "start the server or correct the URL")
         ]
     except migrate.SchemaOutdated as error:
-        if settings.database_is_embedded:
+        if settings.database_migrates_itself:
             return []
         return [Problem("DATABASE_URL", shown, str(error).split(":", 1)[0], "run `python -m worker db upgrade`")]
     finally:

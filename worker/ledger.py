@@ -106,11 +106,27 @@ async def _admit(born: BornRun, vitals: Vitals, active_here: Collection[UUID]) -
         return Admitted(run.id, fence, run.attempts + 1)
 
 
-async def refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver:
-    """End a run whose request cannot be performed at all; it is entered first if it is new."""
+async def refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
+    """End a run whose request this worker cannot read; it is entered first if it is new.
+
+    Returns:
+        Its end: this one, or the stored one of a run that was over already (I3). A run that another worker, with
+        another version of the request, is performing goes on.
+    """
+    try:
+        return await _refuse(born, error)
+    except IntegrityError:  # another worker entered it at the same moment
+        return await _refuse(born, error)
+
+
+async def _refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
     async with get_async_session() as session:
         run = await job_run.find_born_run(session, born)
         run_id = run.id if run is not None else await job_run.insert_born_run(session, born)
+        if run is not None and RunState(run.state).is_over:
+            return AlreadyOver(run_id, RunState(run.state), run.report, run.error)
+        if run is not None and run.state == RunState.RUNNING.value:
+            return HeldElsewhere(run_id, run.worker_id)
         await job_run.fail_waiting(session, run_id, error)
     return AlreadyOver(run_id, RunState.FAILED, None, error)
 
@@ -168,7 +184,7 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
                 continue
             await _charge_crash(session, run)
             values = {"reason": "crashed", "due_at": utc_now(), "dispatched_at": None}
-            await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, crashes=run.crashes + 1, **values)
+            await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, **values)
             put_back.append(run_id)
     return put_back
 
@@ -176,3 +192,4 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
 async def _charge_crash(session: AsyncSession, run: RunRow) -> None:
     error = {"type": "WorkerDied", "message": f"worker {run.worker_id} ended without a word"}
     await job_run.add_attempt(session, run, "crashed", error)
+    await job_run.count_crash(session, run)

@@ -28,24 +28,34 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     as_json = settings.log_format == "json"
-    renderer: Any = (
-        structlog.processors.JSONRenderer(default=str)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
-    )
+    rendering = _json_rendering() if as_json else _console_rendering()
     level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        processors=[*shared, *([structlog.processors.dict_tracebacks] if as_json else []), renderer],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    without_internals = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[without_internals, *rendering], foreign_pre_chain=shared)
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING) if not settings.debug else logging.DEBUG)
     arq_logger = logging.getLogger("arq.worker")
     arq_logger.filters[:] = [_WithoutExpectedFailures()]
+
+
+# Both without the frames' local variables, which structlog shows by default: connect() of a driver holds the password.
+def _json_rendering() -> list[Any]:
+    as_dicts = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(as_dicts), structlog.processors.JSONRenderer(default=str)]
+
+
+def _console_rendering() -> list[Any]:
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain)]
 
 
 def get_logger(**fields: Any) -> Logger:

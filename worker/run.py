@@ -5,7 +5,8 @@ This is the wrapper around every job function, under our own worker as under sto
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,21 +76,42 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun) -> Report | Non
     logger = get_logger(run_id=born.job_id, kind=job.kind)
     try:
         call = decode(job, born)
+    except ValidationError as invalid:
+        return await _refuse(runtime, job, born, _invalid_request(invalid))
+    with _waiting_for_the_ledger(logger):
         admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active)
-    except ValidationError as error:
-        admission = await ledger.refuse(born, _invalid_request(error))
-        logger.warning("the request is invalid", event_name="run_refused", error=admission.error)
+    if isinstance(admission, Admitted):
+        return await _run_admitted(runtime, call, admission, logger)
+    return _report_refused(runtime, job, admission, call.request)
+
+
+async def _refuse(runtime: Runtime, job: Job, born: BornRun, error: dict[str, Any]) -> Report | None:
+    logger = get_logger(run_id=born.job_id, kind=job.kind)
+    logger.warning("the request is invalid", event_name="run_refused", error=error)
+    with _waiting_for_the_ledger(logger):
+        admission = await ledger.refuse(born, error)
+    return _report_refused(runtime, job, admission, None)
+
+
+def _report_refused(
+    runtime: Runtime, job: Job, admission: AlreadyOver | HeldElsewhere, request: JobRequest[Any] | None
+) -> Report | None:
+    if isinstance(admission, AlreadyOver):
+        return report_end(job, admission, runtime, request)
+    logger = get_logger(run_id=str(admission.run_id), kind=job.kind)
+    logger.debug("another worker has the run", worker_id=admission.worker_id)
+    raise Retry(defer=HELD_ELSEWHERE_S)
+
+
+@contextmanager
+def _waiting_for_the_ledger(logger: Logger) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not is_transient(error):
             raise
         logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
         raise Retry(defer=1.0 + backoff_s(2)) from error
-    if isinstance(admission, AlreadyOver):
-        return report_end(job, admission, runtime, born)
-    if isinstance(admission, HeldElsewhere):
-        logger.debug("another worker has the run", worker_id=admission.worker_id)
-        raise Retry(defer=HELD_ELSEWHERE_S)
-    return await _run_admitted(runtime, call, admission, logger)
 
 
 def decode(job: Job, born: BornRun) -> Call:
@@ -172,14 +194,14 @@ def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Ou
         raise Retry(defer=HELD_ELSEWHERE_S)
     state = RunState.SUCCEEDED if outcome.name == "succeeded" else RunState.FAILED
     over = AlreadyOver(admitted.run_id, state, outcome.report, outcome.error)
-    return report_end(call.job, over, runtime, call.born)
+    return report_end(call.job, over, runtime, call.request)
 
 
-def report_end(job: Job, over: AlreadyOver, runtime: Runtime, born: BornRun) -> Report | None:
-    """Hand out the stored end of a run (I3), and clean up after one that has not failed."""
+def report_end(job: Job, over: AlreadyOver, runtime: Runtime, request: JobRequest[Any] | None) -> Report | None:
+    """Hand out the stored end of a run (I3), and clean up after one that has not failed and can be read."""
     if over.state is RunState.SUCCEEDED:
-        if job.clean_up is not None:
-            job.clean_up(runtime.settings, job.request_type.model_validate(born.request))
+        if job.clean_up is not None and request is not None:
+            job.clean_up(runtime.settings, request)
         return over.report
     error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
     failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed

@@ -55,7 +55,7 @@ class Runtime:
         self.redis = ctx["redis"]
         settings = self.settings
         manager = await initialize_database(settings, patience_s=settings.startup_patience_s)
-        if settings.database_is_embedded:
+        if settings.database_migrates_itself:
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
         self._heartbeat.start()

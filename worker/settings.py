@@ -1,7 +1,9 @@
 """What the worker is told. The environment (and ``.env``) is read here and in no other place of ``worker``."""
 
 import hashlib
+import os
 import socket
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
@@ -47,6 +49,8 @@ class Settings(JobSettings):
     def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
             raise ValueError("must begin with redis://, rediss:// or unix://, as redis://localhost:6379/0")
+        if value is not None and not _has_readable_port(value.get_secret_value()):
+            raise ValueError("has no number for a port: write special characters of the password as %2F and the like")
         return value
 
     @property
@@ -70,3 +74,17 @@ class Settings(JobSettings):
         url = urlsplit(self.redis_url.get_secret_value())
         place = f"{url.hostname or ''}:{url.port or 6379}" if url.scheme != "unix" else ""
         return f"{url.scheme}://{place}{url.path}"[:255]
+
+
+def embedded_environment(folder: Path) -> dict[str, str]:
+    """Return this process's environment for a child that uses the embedded database and queue of a folder."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DATABASE_", "POSTGRES_", "REDIS_"))}
+    return kept | {"HOLDFAST_DATA_DIR": str(folder), "DATABASE_URL": "", "POSTGRES_HOST": "", "REDIS_URL": ""}
+
+
+def _has_readable_port(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 - the property raises
+    except ValueError:
+        return False
+    return True

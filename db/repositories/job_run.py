@@ -92,6 +92,11 @@ async def set_running(session: AsyncSession, run: RunRow, worker_id: str) -> int
     return fence
 
 
+async def count_crash(session: AsyncSession, run: RunRow) -> None:
+    """Note that a locked run lost its worker."""
+    await session.execute(update(job_runs).where(job_runs.c.id == run.id).values(crashes=run.crashes + 1))
+
+
 async def leave_running(session: AsyncSession, run_id: UUID, fence: int, state: RunState, **values: Any) -> bool:
     """Move a running run on, if the fence still holds; returns whether it did."""
     result = await session.execute(

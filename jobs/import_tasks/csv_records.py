@@ -15,7 +15,7 @@ from jobs.import_tasks.reader import RecordReader
 from jobs.import_tasks.record_types import RECORD_LIMIT_BYTES, FileFormat, Position, Problem, Record
 from jobs.import_tasks.streams import cr_line_ends, line_size
 from jobs.import_tasks.text_encoding import find_kept_byte, show_kept_bytes
-from jobs.sources import SourceError
+from jobs.sources import SourceError, shown
 
 
 class _RecordTooLongError(Exception):
@@ -198,7 +198,7 @@ class CsvRecords(RecordReader):
         return Problem(
             code,
             f"the record has {len(fields)} fields, the header has {len(columns)}: both must be equal;"
-            f" mend the row (a field that holds '{self._format.delimiter}' must stand in quotes)",
+            f" mend the row (a field that holds '{shown(self._format.delimiter or ',')}' must stand in quotes)",
         )
 
     def _problem(self, error: Exception, line: int) -> Problem:
@@ -208,7 +208,7 @@ class CsvRecords(RecordReader):
         elif self._ended:
             finding = "a quoted field is not closed before the end of the file"
         else:
-            finding = f"line {line} is not CSV ({str(error).split(' - ')[0]})"
+            finding = f"line {line} is not CSV ({shown(str(error).split(' - ')[0])})"
         return Problem(
             "malformed_csv", f"{finding}: a field that holds a quote must stand in quotes, doubling it inside"
         )

@@ -70,6 +70,12 @@ def detect_format(
         if kind == "ndjson":
             _check_ndjson(name, text, delimiter)
             return _with_keys(file, replace(found, format=kind))
+        if not text:
+            raise SourceError(
+                "no_header",
+                f"source '{shown(name)}' has no header: a CSV file begins with the names of its columns, within its"
+                f" first {SAMPLE_BYTES:,} bytes; put them there",
+            )
         return _detect_csv(file, found, name, delimiter)
     finally:
         file.seek(0)
@@ -182,18 +188,16 @@ def _detect_csv(file: BinaryIO, found: FileFormat, name: str, delimiter: str | N
         return _with_header(file, replace(found, delimiter=delimiter))
     tabs_first = ".tsv" in name.lower()
     candidates = sorted(_DELIMITERS, key=lambda character: character != "\t") if tabs_first else _DELIMITERS
-    best: FileFormat | None = None
-    failure: SourceError | None = None
+    found_with: list[FileFormat] = []
+    failures: list[SourceError] = []
     for candidate in candidates:
         try:
-            tried = _with_header(file, replace(found, delimiter=candidate))
+            found_with.append(_with_header(file, replace(found, delimiter=candidate)))
         except SourceError as error:
-            failure = failure or error
-        else:
-            best = tried if best is None or len(tried.columns) > len(best.columns) else best
-    if best is None:
-        raise failure or SourceError("no_header", f"source '{shown(name)}' has no header: put one there")
-    return best
+            failures.append(error)
+    if not found_with:
+        raise failures[0]
+    return max(found_with, key=lambda tried: len(tried.columns))
 
 
 def _with_header(file: BinaryIO, file_format: FileFormat) -> FileFormat:

@@ -1,6 +1,6 @@
 """Writing one batch of rows: found by key first, then inserted, updated, skipped or rejected."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -19,6 +19,8 @@ from jobs.outcomes import JobFailed
 
 TASKS = cast("Table", Task.__table__)
 COUNTERS = ("rows_read", "inserted", "updated", "unchanged", "skipped", "rejected")
+COLUMN_CHARACTERS = 255
+"""How much of a column's name the rejects table holds."""
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Plan:
 
     inserts: list[dict[str, Any]] = field(default_factory=list)
     updates: list[dict[str, Any]] = field(default_factory=list)
-    unchanged: int = 0
+    unchanged: list[UUID] = field(default_factory=list)
     skipped: int = 0
     rejects: list[Reject] = field(default_factory=list)
     written_keys: set[str] = field(default_factory=set)
@@ -37,7 +39,7 @@ class Plan:
         parts = {
             "inserted": len(self.inserts),
             "updated": len(self.updates),
-            "unchanged": self.unchanged,
+            "unchanged": len(self.unchanged),
             "skipped": self.skipped,
             "rejected": len(self.rejects),
         }
@@ -50,13 +52,14 @@ class BatchLoader:
     Args:
         run_id: written into each row, which tells a key that this file holds twice from one that was there before.
         request: the owner and what to do with taken keys.
-        mapped: the fields that the file or the request gives; an update changes no others.
+        mapping: field -> column of the file. An update changes these fields and the constants, no others.
     """
 
-    def __init__(self, run_id: UUID, request: ImportTasks, mapped: Iterable[str]) -> None:
+    def __init__(self, run_id: UUID, request: ImportTasks, mapping: Mapping[str, str]) -> None:
         self._run_id = run_id
         self._request = request
-        self._mapped = frozenset({*mapped, *request.constants})
+        self._mapping = mapping
+        self._given = frozenset({*mapping, *request.constants})
 
     async def load(self, session: AsyncSession, rows: Sequence[Row | Reject]) -> dict[str, int]:
         """Write a batch in the caller's transaction.
@@ -81,20 +84,20 @@ class BatchLoader:
         task, key = row.task, row.task.external_key
         owner = owners.get(task.user or self._request.user)
         if owner is None:
-            reason = f"user={task.user!r} does not exist: make it, or import with --create-users"
-            plan.rejects.append(Reject(row.line, row.raw, Problem("unknown_user", reason, "user")))
+            reason = f"={task.user!r} is no user: make it, or import with --create-users"
+            plan.rejects.append(self._reject(row, "unknown_user", "user", reason))
             return
         known = existing.get(key) if key is not None else None
         if key is not None and (key in plan.written_keys or (known and known.import_run_id == self._run_id)):
-            reason = f"external_key={key!r} stands in this file more than once: the first one counts"
-            plan.rejects.append(Reject(row.line, row.raw, Problem("duplicate_key", reason, "external_key")))
+            reason = f"={key!r} stands in this file more than once: the first one counts"
+            plan.rejects.append(self._reject(row, "duplicate_key", "external_key", reason))
             return
         if known is None:
             plan.inserts.append(self._new_task(row, owner))
         elif self._request.on_conflict == "fail":
             raise JobFailed(
                 "duplicate_key",
-                f"line {row.line}: external_key {key!r} is taken already; import with another conflict rule",
+                f"line {row.line}: external_key {key!r} is taken already; import with --on-conflict skip or update",
             )
         elif self._request.on_conflict == "skip" or known.is_deleted:
             plan.skipped += 1
@@ -102,10 +105,13 @@ class BatchLoader:
         elif changes := self._changes(row, owner, known):
             plan.updates.append({"task_id": known.id, **changes})
         else:
-            plan.unchanged += 1
-            return
+            plan.unchanged.append(known.id)
         if key is not None:
             plan.written_keys.add(key)
+
+    def _reject(self, row: Row, code: str, field_name: str, reason: str) -> Reject:
+        column = self._mapping.get(field_name, field_name)
+        return Reject(row.line, row.raw, Problem(code, column + reason, column))
 
     def _new_task(self, row: Row, owner: UUID) -> dict[str, Any]:
         task, made_at = row.task, now()
@@ -125,13 +131,17 @@ class BatchLoader:
         }
 
     def _changes(self, row: Row, owner: UUID, known: ResultRow[Any]) -> dict[str, Any]:
-        wanted = {name: getattr(row.task, name) for name in self._mapped if name in TASKS.c}
-        if "user" in self._mapped:
-            wanted["user_id"] = owner
-        if any(name.startswith(METADATA_PREFIX) for name in self._mapped):
-            wanted["metadata_json"] = (known.metadata_json or {}) | (row.task.metadata or {})
-        if wanted.get("created_at", known.created_at) is None:
-            del wanted["created_at"]
+        task = row.task
+        # What this record lacks keeps its value, so that all updates of a batch name the same columns.
+        wanted = {
+            name: getattr(task if name in task.model_fields_set else known, name)
+            for name in self._given
+            if name in TASKS.c
+        }
+        if "user" in self._given:
+            wanted["user_id"] = known.user_id if task.user is None else owner
+        if any(name.startswith(METADATA_PREFIX) for name in self._given):
+            wanted["metadata_json"] = (known.metadata_json or {}) | (task.metadata or {})
         if all(getattr(known, name) == value for name, value in wanted.items()):
             return {}
         return {**wanted, "import_run_id": self._run_id, "updated_at": now(), "updated_by": self._request.user}
@@ -169,6 +179,10 @@ class BatchLoader:
             names = [name for name in plan.updates[0] if name != "task_id"]
             statement = update(TASKS).where(TASKS.c.id == bindparam("task_id"))
             await session.execute(statement.values({name: bindparam(name) for name in names}), plan.updates)
+        if plan.unchanged:
+            # Marked as this run's, so that the same key further down in the file is seen to be the second one.
+            seen = update(TASKS).where(TASKS.c.id.in_(plan.unchanged))
+            await session.execute(seen.values(import_run_id=self._run_id, updated_at=TASKS.c.updated_at))
         if plan.rejects:
             await session.execute(insert(ImportReject), [reject_row(self._run_id, one) for one in plan.rejects])
 
@@ -179,7 +193,7 @@ def reject_row(run_id: UUID, reject: Reject) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "line": reject.line,
-        "column": problem.column,
+        "column": None if problem.column is None else problem.column[:COLUMN_CHARACTERS],
         "code": problem.code,
         "reason": problem.reason.replace("\x00", "\\x00"),
         # PostgreSQL's text cannot hold a NUL, so the stored raw row shows it the way Python would write it.

@@ -42,6 +42,7 @@ class RecordReader(ABC):
     ) -> None:
         self._format = file_format
         self._limit = record_limit
+        self._kept_bytes = min(RAW_PREFIX_BYTES, record_limit)
         self._from_top = start is None or start.offset == 0
         offset = 0 if start is None else start.offset
         self._stream = ByteStream(file, file_format.compression, file_format.encoding, offset)
@@ -97,16 +98,17 @@ class RecordReader(ABC):
     def _reject(self, line: bytes, problem: Problem) -> Record:
         began = self._line
         if len(line) > self._limit:
-            text = self._stream.decode_start(line[:RAW_PREFIX_BYTES])
+            text = self._stream.decode_start(line[: self._kept_bytes])
         else:
-            text = self._stream.decode(line).rstrip("\r\n")
-        return Record(began, show_kept_bytes(text), None, problem, self._advance(line_size(line), 1))
+            text = self._stream.decode(line)
+        raw = show_kept_bytes(text.rstrip("\r\n"))
+        return Record(began, raw, None, problem, self._advance(line_size(line), 1))
 
     def _line_too_long(self, line: bytes) -> Problem:
         return Problem(
             "line_too_long",
             f"the line has {line_size(line):,} bytes: a record may have {self._limit:,};"
-            f" shorten it (its first {min(RAW_PREFIX_BYTES, self._limit):,} bytes are kept here)",
+            f" shorten it (its first {self._kept_bytes:,} bytes are kept here)",
         )
 
     def _invalid_encoding(self, text: str, column: str | None) -> Problem:

@@ -26,7 +26,8 @@ def _iso_8601_only(value: object) -> object:
     if isinstance(value, datetime) or (isinstance(value, str) and _ISO_8601.fullmatch(value)):
         return value
     raise PydanticCustomError(
-        "datetime_parsing", "Input should be a date and time in ISO 8601 with an offset, as 2026-01-31T08:30:00+01:00"
+        "datetime_from_date_parsing",
+        "Input should be a date and time in ISO 8601 with an offset, as 2026-01-31T08:30:00+01:00",
     )
 
 
@@ -60,8 +61,10 @@ class TaskRow(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-EMPTY_IS_ABSENT = frozenset({"status", "completed_at", "created_at"})
-"""Fields for which an empty cell of a CSV file means that nothing was given; elsewhere it is the empty text."""
+EMPTY_IS_NULL = frozenset({"status", "completed_at", "created_at"})
+"""Fields for which an empty cell of a CSV file is a null; elsewhere it is the empty text."""
+NEVER_NULL = frozenset({"title", "status", "created_at"})
+"""Fields for which a null means that nothing was given; the others become NULL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,9 @@ class RowReader:
         for field, column in self._fields.items():
             if column in record:
                 value = record[column]
-                if value is None or (value == "" and field in EMPTY_IS_ABSENT):
+                if value == "" and field in EMPTY_IS_NULL:
+                    value = None
+                if value is None and field in NEVER_NULL:
                     continue
                 values[field] = value
         metadata = {name: record[column] for name, column in self._metadata.items() if column in record}
@@ -129,11 +134,22 @@ class RowReader:
         first = error.errors(include_url=False, include_input=False)[0]
         field = str(first["loc"][0]) if first["loc"] else ""
         column = self._fields.get(field, field)
-        value = repr(values.get(field, ""))
-        if len(value) > _SHOWN_CHARACTERS:
-            value = value[: _SHOWN_CHARACTERS - 3] + "..."
-        subject = f"{column} is missing" if first["type"] == "missing" else f"{column}={value}"
+        subject = (
+            f"{column} is missing" if first["type"] == "missing" else f"{column}={_shortened(values.get(field, ''))}"
+        )
         return Problem(str(first["type"]), f"{subject}: {first['msg']}", column)
+
+
+def find_bad_constant(constants: Mapping[str, str]) -> str | None:
+    """Say which constant no task can have, and why; None when all are good."""
+    fields = {field: value for field, value in constants.items() if not field.startswith(METADATA_PREFIX)}
+    try:
+        TaskRow.model_validate({"title": "a title", **fields})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = str(first["loc"][0])
+        return f"{field}={_shortened(fields[field])}: {first['msg']}"
+    return None
 
 
 def effective_mapping(request: ImportTasks, columns: tuple[str, ...]) -> dict[str, str]:
@@ -141,3 +157,8 @@ def effective_mapping(request: ImportTasks, columns: tuple[str, ...]) -> dict[st
     if request.mapping:
         return dict(request.mapping)
     return {field: field for field in IMPORT_FIELDS if field in columns and field not in request.constants}
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Self
 
-from holdfast.requests import ImportTasks
+from holdfast.requests import IMPORT_FIELDS, ImportTasks
 from jobs.import_tasks.file_format import check_columns, detect_format
 from jobs.import_tasks.record_types import FileFormat, Position
 from jobs.import_tasks.records import open_records
-from jobs.import_tasks.rows import Reject, Row, RowReader, effective_mapping
+from jobs.import_tasks.rows import Reject, Row, RowReader, effective_mapping, find_bad_constant
 from jobs.settings import JobSettings
-from jobs.sources import SourceError, open_source
+from jobs.sources import SourceError, open_source, shown
 
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch ends after so much raw text, whatever ``batch_rows`` says, so that memory stays bounded."""
@@ -22,23 +22,29 @@ def inspect_source(request: ImportTasks, file: BinaryIO) -> FileFormat:
     """Find out a file's format and check the request's columns against it; the file is rewound.
 
     Raises:
-        SourceError: the file is empty, has no header, or lacks a column.
+        SourceError: the file is empty, has no header, or lacks a column; or no task can have one of the constants.
     """
+    if problem := find_bad_constant(request.constants):
+        raise SourceError("invalid_constant", f"{problem}; no row could be loaded with it, so set another value")
     file_format = detect_format(
         file, request.source, format=request.format, encoding=request.encoding, delimiter=request.delimiter
     )
-    if file_format.format == "ndjson":
-        return file_format
-    mapping = effective_mapping(request, file_format.columns)
+    mapping = effective_mapping(request, mappable_columns(file_format))
     if problems := check_columns(file_format, mapping.values()):
         raise problems[0]
     if "title" not in mapping and "title" not in request.constants:
+        listed = ", ".join(f"'{shown(column)}'" for column in file_format.columns[:30])
         raise SourceError(
             "missing_column",
-            f"no column is mapped onto title; the file has {', '.join(file_format.columns)}: "
+            f"no column is mapped onto title, which every task must have: the file has {listed}; "
             "name one with --map title=COLUMN",
         )
     return file_format
+
+
+def mappable_columns(file_format: FileFormat) -> tuple[str, ...]:
+    """Return the columns that a record may have: a CSV file's header; for NDJSON any, whatever its first lines have."""
+    return file_format.columns if file_format.format == "csv" else IMPORT_FIELDS
 
 
 class Source:
@@ -56,7 +62,7 @@ class Source:
         self.format = FileFormat.from_json(cursor["format"]) if cursor else inspect_source(request, file)
         self._position = Position.from_json(cursor["position"]) if cursor else None
         self._records = open_records(file, self.format, self._position)
-        self.rows = RowReader(request, self.format.columns)
+        self.rows = RowReader(request, mappable_columns(self.format))
 
     @classmethod
     @contextmanager

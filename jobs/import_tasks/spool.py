@@ -20,7 +20,7 @@ def spool(file: BinaryIO, spool_dir: Path) -> Path:
 
     Args:
         file: read to its end from where it stands.
-        spool_dir: made with mode 0700 if missing.
+        spool_dir: made with mode 0700 if missing, as is the data folder that it lies in.
 
     Returns:
         The copy, named by its SHA-256 and a few random digits: each run has a copy of its own to remove.
@@ -28,7 +28,8 @@ def spool(file: BinaryIO, spool_dir: Path) -> Path:
     Raises:
         OSError: the spool cannot be written, for example because the disk is full. Nothing is left behind then.
     """
-    spool_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (spool_dir.parent, spool_dir):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # parents=True gives the mode to the last one only
     digest, suffix = hashlib.sha256(), secrets.token_hex(4)
     partial = spool_dir / f".{suffix}.partial"
     try:

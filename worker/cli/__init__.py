@@ -9,9 +9,10 @@ from worker.cli.enqueue import enqueue
 from worker.cli.imports import import_command
 from worker.cli.run import run
 from worker.cli.runs import runs
+from worker.cli.terminal import CommandLine
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Holdfast: a background job worker for database work.
 

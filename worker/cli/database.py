@@ -5,22 +5,37 @@ from contextlib import asynccontextmanager
 
 from db import migrate
 from db.connection import DatabaseManager, close_database, initialize_database
+from worker.cli.terminal import wrong_usage
 from worker.settings import Settings
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data folder, with mode 0700, if it is missing.
+
+    Raises:
+        Failure: it cannot be made, or is no folder.
+    """
+    folder = settings.holdfast_data_dir
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is a file" if isinstance(error, FileExistsError) else f"cannot be made ({error.strerror})"
+        raise wrong_usage(f"HOLDFAST_DATA_DIR={folder} {reason}; name a folder that this user may write to") from None
 
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[DatabaseManager]:
-    """Open the pool; the embedded SQLite is migrated, any other database must be up to date.
+    """Open the pool; the embedded SQLite (or one in memory) is migrated, any other database must be up to date.
 
     Raises:
         DatabaseUnavailable: no connection.
         SchemaOutdated: it needs ``db upgrade``.
     """
     if settings.database_is_embedded:
-        settings.holdfast_data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_data_dir(settings)
     manager = await initialize_database(settings)
     try:
-        if settings.database_is_embedded and await migrate.current_revision(manager) != migrate.head_revision():
+        if settings.database_migrates_itself and await migrate.current_revision(manager) != migrate.head_revision():
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
         yield manager

@@ -5,6 +5,7 @@ import click
 from db import migrate
 from db.connection import DatabaseManager
 from db.urls import masked
+from worker.cli.database import make_data_dir
 from worker.cli.terminal import async_command, json_option, load_settings, print_json
 
 
@@ -33,7 +34,7 @@ async def current(*, as_json: bool) -> None:
 async def _report(*, as_json: bool, upgrade_first: bool) -> bool:
     settings = load_settings()
     if settings.database_is_embedded:
-        settings.holdfast_data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_data_dir(settings)
     manager = DatabaseManager(settings)
     try:
         await manager.connect()

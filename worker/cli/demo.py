@@ -1,6 +1,5 @@
 """``demo``: the main job on embedded parts, from nothing to a printed report."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import click
 
 from worker.cli.terminal import Failure, json_option, load_settings
 from worker.embedded import is_listening
+from worker.settings import embedded_environment
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 SAMPLE = CHECKOUT / "samples" / "tasks.csv"
@@ -32,8 +32,7 @@ def demo(*, as_json: bool) -> None:
     folder = load_settings().holdfast_data_dir.absolute() / "demo"
     if folder.exists():
         shutil.rmtree(folder)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DATABASE_", "POSTGRES_", "REDIS_"))}
-    environment |= {"HOLDFAST_DATA_DIR": str(folder), "DATABASE_URL": "", "POSTGRES_HOST": "", "REDIS_URL": ""}
+    environment = embedded_environment(folder)
     _step(f"an empty folder for the database and the queue: {folder}")
     _step("python -m worker run  (in the background)")
     worker = _python(environment, "run")

@@ -1,46 +1,52 @@
 """Enqueueing from the command line and following a run to its end."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 
 from db.connection import get_async_session
+from db.errors import first_line, is_transient
 from db.repositories import job_run, worker_heartbeat
 from db.repositories.job_run import RunRow
 from holdfast import outbox
 from holdfast.client import Client
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, QueueUnavailable
 from holdfast.ids import uuid7
-from holdfast.progress import Progress
 from holdfast.requests import JobReport, JobRequest
 from holdfast.states import RunState
-from worker.cli.terminal import Failure
-from worker.embedded import is_listening
+from worker.cli.progress import progress_bar
+from worker.cli.terminal import INTERRUPTED_CODE, Failure
+from worker.embedded import EmbeddedQueueInUse, is_listening
 from worker.process import inline_worker
 from worker.settings import Settings
 
 POLL_S = 0.1
 NO_WORKER_AFTER_S = 2.0
+LEDGER_PATIENCE_S = 10.0
+"""Seconds for which a database that went away while we wait is asked again."""
 
 
 async def enqueue_request(settings: Settings, request: JobRequest[Any], *, at: datetime | None = None) -> UUID:
     """Enqueue by the door that is open: Redis, or the ledger where the embedded queue is not running."""
     run_id = uuid7()
-    if settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute()):
-        async with get_async_session() as session:
-            return await outbox.enqueue(session, request, at=at, queue=settings.queue_name, run_id=run_id)
-    async with Client(settings.redis_address, queue=settings.queue_name) as client:
-        await client.enqueue(request, at=at, run_id=str(run_id))
-    return run_id
+    if not settings.queue_is_embedded or _has_embedded_worker(settings):
+        async with Client(settings.redis_address, queue=settings.queue_name) as client:
+            try:
+                await client.enqueue(request, at=at, run_id=str(run_id))
+            except QueueUnavailable as error:
+                # The embedded queue's process has just ended; a request that it did not take is for the ledger.
+                if not settings.queue_is_embedded or error.outcome != "refused":
+                    raise
+            else:
+                return run_id
+    async with get_async_session() as session:
+        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name, run_id=run_id)
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
@@ -48,76 +54,109 @@ async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
 
     Returns:
         The run's row, in a final state, or waiting when this process was told to stop.
+
+    Raises:
+        Failure: the wait was interrupted, or the run was not entered into the ledger.
+        DatabaseUnavailable, QueueUnavailable, EmbeddedQueueInUse: a worker was needed and could not start.
     """
-    if settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute()):
-        async with inline_worker(settings) as stopped:
-            return await follow(settings, run_id, stopped=stopped)
-    return await follow(settings, run_id)
-
-
-async def follow(settings: Settings, run_id: UUID, *, stopped: asyncio.Event | None = None) -> RunRow:
-    """Poll the ledger until the run is over, and show its progress meanwhile."""
-    loop = asyncio.get_running_loop()
-    started, warned = loop.time(), stopped is not None
-    async with Client(settings.redis_address, queue=settings.queue_name) as client, _bar() as show:
-        handle = client.run(str(run_id), JobReport)
-        while True:
-            async with get_async_session(read_only=True) as session:
-                run = await job_run.get_run(session, run_id)
-            with suppress(HoldfastError):
-                show(await handle.progress())
-            if run is not None and RunState(run.state).is_over:
+    if not settings.queue_is_embedded:
+        return await _follow(settings, run_id) or _raise_not_started(run_id)
+    deadline = time.monotonic() + settings.startup_patience_s
+    while True:
+        if _has_embedded_worker(settings):
+            run = await _follow(settings, run_id, given_up=lambda: not _has_embedded_worker(settings))
+            if run is None:
+                _raise_not_started(run_id)
+            if RunState(run.state).is_over:
                 return run
-            if stopped is not None and stopped.is_set():
-                if run is None:
-                    raise Failure(f"run {run_id} was not started")
-                return run
-            if not warned and run is None and loop.time() - started > NO_WORKER_AFTER_S:
-                warned = True
-                await _say_if_no_worker(settings, run_id)
+            continue  # the other worker has ended, so it is our turn
+        try:
+            async with inline_worker(settings) as stopped:
+                return await _follow(settings, run_id, given_up=stopped.is_set, inline=True) or _raise_not_started(
+                    run_id
+                )
+        except EmbeddedQueueInUse:  # another process takes it at this moment
+            if time.monotonic() > deadline:
+                raise
             await asyncio.sleep(POLL_S)
 
 
-async def _say_if_no_worker(settings: Settings, run_id: UUID) -> None:
-    async with get_async_session(read_only=True) as session:
-        alive = await worker_heartbeat.live_workers(
-            session, timeout_s=settings.heartbeat_timeout_s, queue_home=settings.queue_home
-        )
-    if not alive:
-        click.echo(
-            f"waiting: no worker is alive at {settings.queue_home}; start one with `python -m worker run` "
-            f"(run {run_id} stays queued if you stop waiting)",
-            err=True,
-        )
+async def _follow(
+    settings: Settings, run_id: UUID, *, given_up: Callable[[], bool] = lambda: False, inline: bool = False
+) -> RunRow | None:
+    """Poll the ledger until the run is over or it is given up, and show its progress meanwhile."""
+    notes = _Notes(settings, run_id, inline=inline)
+    try:
+        async with Client(settings.redis_address, queue=settings.queue_name) as client:
+            handle = client.run(str(run_id), JobReport)
+            with progress_bar() as show:
+                while True:
+                    last_look = given_up()
+                    run = await _look(run_id)
+                    with suppress(HoldfastError):
+                        show(await handle.progress())
+                    if last_look or (run is not None and RunState(run.state).is_over):
+                        return run
+                    await notes.update(run)
+                    await asyncio.sleep(POLL_S)
+    except asyncio.CancelledError:  # Ctrl-C, while no worker of ours has taken the signal
+        goes_on = "it waits; `python -m worker run` goes on with it" if inline else "it goes on without you"
+        message = f"stopped waiting for run {run_id}: {goes_on}; `python -m worker runs show {run_id}` shows it"
+        raise Failure(message, exit_code=INTERRUPTED_CODE) from None
 
 
-@asynccontextmanager
-async def _bar() -> AsyncIterator[Any]:
-    """Yield a function that shows a ``Progress``; it does nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda progress: None
-        return
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        _Amount(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    ]
-    with ProgressBar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("running", total=None, note="", unit="rows")
-
-        def show(progress: Progress | None) -> None:
-            if progress is not None:
-                note = "  ".join(f"{name} {count:,}" for name, count in progress.counters.items() if count)
-                bar.update(task, completed=progress.done, total=progress.total, note=note, unit=progress.unit)
-
-        yield show
+async def _look(run_id: UUID) -> RunRow | None:
+    deadline = time.monotonic() + LEDGER_PATIENCE_S
+    while True:
+        try:
+            async with get_async_session(read_only=True) as session:
+                return await job_run.get_run(session, run_id)
+        except Exception as error:
+            if not is_transient(error) and not isinstance(error, OSError):
+                raise
+            if time.monotonic() > deadline:
+                message = f"the database went away ({first_line(error)}) while run {run_id} was waited for: it goes on"
+                raise Failure(f"{message} when the database is back; see `python -m worker runs show {run_id}`") from None
+            await asyncio.sleep(POLL_S)
 
 
-class _Amount(DownloadColumn):
-    """Bytes as sizes, everything else as counts."""
+class _Notes:
+    """What a waiting user is told besides the progress: that no worker is alive, and that an attempt has failed."""
 
-    def render(self, task: Any) -> Any:
-        """Draw the cell."""
-        return super().render(task) if task.fields.get("unit") == "bytes" else MofNCompleteColumn().render(task)
+    def __init__(self, settings: Settings, run_id: UUID, *, inline: bool) -> None:
+        self._settings = settings
+        self._run_id = run_id
+        self._check_workers_at = float("inf") if inline else time.monotonic() + NO_WORKER_AFTER_S
+        self._told_attempt = 0
+
+    async def update(self, run: RunRow | None) -> None:
+        """Say what is new."""
+        waits = run is None or run.state == RunState.WAITING.value
+        if waits and time.monotonic() > self._check_workers_at:
+            self._check_workers_at = float("inf")
+            await self._say_if_no_worker()
+        if run is not None and run.reason == "retry" and run.attempts > self._told_attempt:
+            self._told_attempt = run.attempts
+            message = (run.error or {}).get("message", "")
+            click.echo(f"attempt {run.attempts} failed ({message}); it is tried again at {run.due_at:%X} UTC", err=True)
+
+    async def _say_if_no_worker(self) -> None:
+        settings = self._settings
+        async with get_async_session(read_only=True) as session:
+            alive = await worker_heartbeat.live_workers(
+                session, timeout_s=settings.heartbeat_timeout_s, queue_home=settings.queue_home
+            )
+        if not alive:
+            click.echo(
+                f"waiting: no worker is alive at {settings.queue_home}; start one with `python -m worker run` "
+                f"(run {self._run_id} stays queued if you stop waiting)",
+                err=True,
+            )
+
+
+def _has_embedded_worker(settings: Settings) -> bool:
+    return is_listening(settings.holdfast_data_dir.absolute())
+
+
+def _raise_not_started(run_id: UUID) -> NoReturn:
+    raise Failure(f"run {run_id} was not started: its worker ended before it was entered; enqueue it once more")

@@ -4,7 +4,8 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -13,15 +14,19 @@ from redis.exceptions import RedisError
 
 from db.errors import DatabaseUnavailable, first_line, is_transient
 from db.migrate import SchemaOutdated
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, QueueUnavailable
 from jobs.sources import SourceError
 from worker.embedded import EmbeddedQueueInUse
+from worker.logs import configure_logs
 from worker.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SECRET_SETTINGS = frozenset({"database_url", "postgres_password", "redis_url"})
+
+INTERRUPTED_CODE = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
@@ -43,6 +48,31 @@ def wrong_usage(message: str) -> Failure:
     return Failure(message, exit_code=2)
 
 
+class CommandLine(click.Group):
+    """A group whose usage errors, and those of its commands, are one line."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the group's own options."""
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Parse and run the command."""
+        with _usage_in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = "" if error.ctx is None else f"; see `{error.ctx.command_path} --help`"
+        raise wrong_usage(error.format_message().rstrip(".") + command) from None
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings.
 
@@ -53,6 +83,14 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise wrong_usage(setting_problems(error)[0]["message"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise wrong_usage(f".env cannot be read: {error}; make it UTF-8 text that this user may read") from None
+
+
+def configure_quiet_logs(settings: Settings) -> None:
+    """Set up the logs of a command that says itself how its run goes: errors only, unless the user asked for more."""
+    asked = "log_level" in settings.model_fields_set or settings.debug
+    configure_logs(settings if asked else settings.model_copy(update={"log_level": "error"}))
 
 
 def setting_problems(error: ValidationError) -> list[dict[str, str]]:
@@ -73,14 +111,21 @@ def async_command(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with expected_errors():
             return asyncio.run(command(*args, **kwargs))
-        except KeyboardInterrupt:
-            raise Failure("interrupted", exit_code=130) from None
-        except Exception as error:  # noqa: BLE001 - bugs are raised again
-            raise_failure(error)
 
     return wrapped
+
+
+@contextmanager
+def expected_errors() -> Iterator[None]:
+    """Turn every expected error of the block into one line and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Failure("interrupted", exit_code=INTERRUPTED_CODE) from None
+    except Exception as error:  # noqa: BLE001 - bugs are raised again
+        raise_failure(error)
 
 
 def raise_failure(error: Exception) -> NoReturn:
@@ -89,6 +134,8 @@ def raise_failure(error: Exception) -> NoReturn:
         raise error
     if isinstance(error, SourceError):
         raise wrong_usage(error.message) from None
+    if isinstance(error, QueueUnavailable) and not str(error).startswith("REDIS_URL"):
+        raise Failure(f"REDIS_URL: {str(error).rstrip('.')}; start the server or correct the URL") from None
     if isinstance(error, DatabaseUnavailable | SchemaOutdated | EmbeddedQueueInUse | HoldfastError):
         raise Failure(str(error)) from None
     if isinstance(error, RedisError):

@@ -1,0 +1,1 @@
+"""One suite for the database and the ledger, run on SQLite, PostgreSQL and MariaDB."""

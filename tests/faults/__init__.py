@@ -1,0 +1,1 @@
+"""Real processes are killed, frozen and cut off in the middle of an import; what they leave is counted."""

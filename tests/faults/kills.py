@@ -1,0 +1,79 @@
+"""The worker is killed at random moments of one import, and started again each time."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from holdfast.states import RunState
+from tests.faults.checker import Verdict, judge
+from tests.faults.place import Place
+from tests.faults.task_files import TaskFile
+from tests.faults.watch import Sample, Watch
+from tests.processes import WorkerProcess
+
+LATEST_TARGET = 0.95
+"""Share of the rows after which no kill is planned: the run could be over before it lands."""
+LONGEST_DELAY_S = 0.15
+"""About the time of two batches, so that every point of a batch is hit."""
+
+
+@dataclass(frozen=True)
+class KillTrial:
+    """What came of it."""
+
+    landed: int
+    """Kills that hit a worker which had the run."""
+    seconds: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When one kill happens: once so many rows are committed, and so many seconds later."""
+
+    rows_read: int
+    delay_s: float
+
+
+def draw_moments(rng: random.Random, kills: int, rows: int) -> list[Moment]:
+    """Draws the moments in their order; the same generator draws the same ones."""
+    targets = sorted(int(rng.uniform(0, LATEST_TARGET) * rows) for _ in range(kills))
+    return [Moment(target, rng.uniform(0, LONGEST_DELAY_S)) for target in targets]
+
+
+async def kill_and_restart(place: Place, file: TaskFile, moments: Sequence[Moment], *, batch_rows: int) -> KillTrial:
+    """Imports a file while its worker is killed at each of the moments, and judges the end."""
+    began = time.monotonic()
+    landed, fence = 0, 0
+    async with place.watched() as watch:
+        run_id = await place.enqueue(watch, file.request(batch_rows=batch_rows))
+        for number, moment in enumerate(moments):
+            with place.worker(f"worker-{number}") as worker:
+                seen = await _await_moment(watch, run_id, worker, moment, after_fence=fence)
+                worker.kill()
+            left = await watch.look(run_id)
+            assert left is not None
+            landed += left.state is RunState.RUNNING
+            fence = max(seen.fence, left.fence)
+        with place.worker("worker-last") as worker:
+            await watch.until_over(run_id)
+            code = worker.terminate()
+        assert code == 0, f"the worker ended with exit code {code} and printed:\n{worker.text}"
+        return KillTrial(landed, time.monotonic() - began, await judge(watch, run_id, file, crashes=landed))
+
+
+async def _await_moment(
+    watch: Watch, run_id: UUID, worker: WorkerProcess, moment: Moment, *, after_fence: int
+) -> Sample:
+    def has_come(sample: Sample) -> bool:
+        # A new fence: this worker, not the one before it, has the run.
+        return (
+            sample.state is RunState.RUNNING and sample.fence > after_fence and sample.rows_read >= moment.rows_read
+        )
+
+    seen = await watch.until(run_id, has_come, alive=lambda: worker.alive)
+    await asyncio.sleep(moment.delay_s)
+    return seen

@@ -1,0 +1,91 @@
+"""An eye on a run's row in the ledger, over connections that the workers do not know of."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from db.connection import DatabaseManager
+from db.errors import is_transient
+from db.repositories import job_run
+from db.repositories.job_run import RunRow
+from holdfast.states import RunState
+
+POLL_S = 0.005
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the ledger said at one moment."""
+
+    state: RunState
+    fence: int
+    crashes: int
+    worker_id: str | None
+    counters: dict[str, int]
+
+    @property
+    def rows_read(self) -> int:
+        """The rows whose batches are committed."""
+        return self.counters.get("rows_read", 0)
+
+
+class Watch:
+    """Looks at the ledger and remembers every change that it saw, for the checker."""
+
+    def __init__(self, manager: DatabaseManager) -> None:
+        self.manager = manager
+        self.history: list[Sample] = []
+
+    async def run(self, run_id: UUID) -> RunRow | None:
+        """Returns the run's row; None when it is not in the ledger (yet)."""
+        async with self.manager.session(read_only=True) as session:
+            return await job_run.get_run(session, run_id)
+
+    async def look(self, run_id: UUID) -> Sample | None:
+        """Returns the run's present state; None when the ledger does not have it or is out of reach."""
+        try:
+            row = await self.run(run_id)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return None
+        if row is None:
+            return None
+        sample = Sample(RunState(row.state), row.fence, row.crashes, row.worker_id, dict(row.counters or {}))
+        if not self.history or self.history[-1] != sample:
+            self.history.append(sample)
+        return sample
+
+    async def until(
+        self,
+        run_id: UUID,
+        condition: Callable[[Sample], bool],
+        *,
+        alive: Callable[[], bool] = lambda: True,
+        timeout_s: float = PATIENCE_S,
+    ) -> Sample:
+        """Looks until the condition holds or the run is over; returns what was seen then.
+
+        Args:
+            run_id: the run.
+            condition: what is waited for.
+            alive: whether the wait makes sense at all, as long as a worker lives.
+            timeout_s: seconds after which it is given up.
+
+        Raises:
+            AssertionError: it did not come to pass.
+        """
+        async with asyncio.timeout(timeout_s):
+            while True:
+                lived = alive()
+                sample = await self.look(run_id)
+                if sample is not None and (condition(sample) or sample.state.is_over):
+                    return sample
+                assert lived, f"the worker has ended; the run stands at {sample}"
+                await asyncio.sleep(POLL_S)
+
+    async def until_over(self, run_id: UUID, *, timeout_s: float = PATIENCE_S) -> Sample:
+        """Looks until the run is over."""
+        return await self.until(run_id, lambda sample: False, timeout_s=timeout_s)

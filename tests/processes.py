@@ -1,0 +1,113 @@
+"""Processes of the application that the tests start, watch and end."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.servers import wait_until
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 30.0
+# What a process needs of the developer's shell; no setting of Holdfast is among it.
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """Returns an environment that holds these settings and none of the developer's own."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **settings}
+
+
+class WorkerProcess:
+    """`python -m worker ...` from now on; leaving the `with` block kills it if it still lives.
+
+    Args:
+        environment: all of its variables, as `clean_environment` makes them.
+        folder: where it runs (and finds no `.env`); its output goes to a file there.
+        arguments: the command and its options.
+        program: what Python runs instead of `-m worker`, as `("-c", "...")`.
+        name: of the output's file.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        arguments: Sequence[str] = ("run",),
+        program: Sequence[str] = ("-m", "worker"),
+        name: str = "worker",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.output = folder / f"{name}.log"
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *program, *arguments],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended; a paused one has not."""
+        return self._process.poll() is None
+
+    @property
+    def text(self) -> str:
+        """Everything that it has printed."""
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, words: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Returns when it has printed these words.
+
+        Raises:
+            AssertionError: it ended without them, or has not printed them in time.
+        """
+        wait_until(lambda: words in self.text or not self.alive, timeout_s)
+        assert words in self.text, f"no {words!r} from the worker, which printed:\n{self.text}"
+
+    def wait(self, timeout_s: float = END_TIMEOUT_S) -> int:
+        """Returns the exit code when it has ended; minus the signal's number when a signal ended it."""
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Ends it by SIGKILL, as a crash would."""
+        self._process.kill()
+        self._process.wait(END_TIMEOUT_S)
+
+    def terminate(self, timeout_s: float = END_TIMEOUT_S) -> int:
+        """Asks it to end by SIGTERM; returns its exit code."""
+        self._process.terminate()
+        return self._process.wait(timeout_s)
+
+    def pause(self) -> None:
+        """Freezes it by SIGSTOP, and returns when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
+    def resume(self) -> None:
+        """Lets it go on after `pause`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.alive:
+            self.kill()
