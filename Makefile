@@ -20,7 +20,7 @@ MADE = $(strip $(CURDIR) $(shell test -x $(VENV)/bin/python && $(VENV)/bin/pytho
 ASKED = $(strip $(CURDIR) $(shell $(PYTHON) --version 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean again
+.PHONY: help install demo test lint format faults bench clean again
 
 help: ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ lint: install ## Check style, types and who imports whom
 format: install ## Put the code into the style that lint asks for
 	@$(VENV)/bin/python -m ruff check --fix .
 	@$(VENV)/bin/python -m ruff format .
+
+faults: install ## Kill workers in long imports on each engine, import a gigabyte; takes minutes; ARGS goes to it
+	@$(VENV)/bin/python -m tests.faults $(ARGS)
 
 bench: install ## Measure against peers in the same run; takes minutes; ARGS goes to it
 	@$(VENV)/bin/python -m bench $(ARGS)

@@ -140,6 +140,11 @@ async def initialize_database(settings: DatabaseSettings | None = None, *, patie
     return _manager
 
 
+def database_is_open() -> bool:
+    """Whether this process has its connection pool open."""
+    return _manager is not None
+
+
 async def close_database() -> None:
     """Close the process's connection pool, if it is open."""
     global _manager

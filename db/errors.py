@@ -45,7 +45,8 @@ def sqlstate(error: BaseException) -> str | None:
     """Return PostgreSQL's SQLSTATE, from the wrapped or the driver's own error."""
     for candidate in _causes(error):
         code = getattr(candidate, "sqlstate", None)
-        if isinstance(code, str):
+        # asyncmy's errors have one, too: a coarser one than MySQL's own number.
+        if isinstance(code, str) and not _is_mysql(candidate):
             return code
     return None
 
@@ -53,7 +54,7 @@ def sqlstate(error: BaseException) -> str | None:
 def mysql_code(error: BaseException) -> int | None:
     """Return MySQL's error number."""
     for candidate in _causes(error):
-        if type(candidate).__module__.startswith(("asyncmy", "pymysql", "sqlalchemy.dialects.mysql")):
+        if _is_mysql(candidate):
             arguments = candidate.args
             if arguments and isinstance(arguments[0], int):
                 return arguments[0]
@@ -91,6 +92,10 @@ def first_line(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(cause).strip() or type(cause).__name__
     return text.splitlines()[0].removeprefix("<class ").strip()
+
+
+def _is_mysql(error: BaseException) -> bool:
+    return type(error).__module__.startswith(("asyncmy", "pymysql", "sqlalchemy.dialects.mysql"))
 
 
 def _causes(error: BaseException) -> list[BaseException]:

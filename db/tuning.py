@@ -1,7 +1,9 @@
 """What each engine is told when a connection is opened, so that all three behave alike."""
 
+import asyncio
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, Engine
 
@@ -32,9 +34,8 @@ def engine_options(url: URL) -> dict[str, Any]:
         }
     if backend in {"mysql", "mariadb"}:
         return {"isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10, "charset": "utf8mb4"}}
-    if is_in_memory(url):
-        return {"pool_recycle": -1}  # it ends with its last connection
-    return {}
+    lasting = {"pool_recycle": -1} if is_in_memory(url) else {}  # it ends with its last connection
+    return {"connect_args": {"async_creator_fn": _connect_sqlite}, **lasting}
 
 
 def tune(engine: Engine) -> None:
@@ -44,6 +45,18 @@ def tune(engine: Engine) -> None:
         event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.name in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _tune_mysql)
+
+
+async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(*args, **kwargs)
+    thread = connection._thread  # noqa: SLF001 - as SQLAlchemy's own creator does
+    thread.daemon = True
+    try:
+        return await connection
+    except BaseException:
+        # The thread still tells the event loop of its end, and would die with a traceback if that were closed by then.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _tune_sqlite(dbapi_connection: Any, record: object) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from holdfast.ids import uuid7
-from holdfast.requests import JobReport, JobRequest
+from holdfast.requests import JobRequest
 from holdfast.states import RunState
 from holdfast.wire import DEFAULT_QUEUE
 
@@ -152,7 +152,7 @@ those that ended with their worker; ``cursor`` and ``counters`` belong to the jo
 
 async def enqueue(
     session: "AsyncSession | AsyncConnection",
-    request: JobRequest[JobReport],
+    request: JobRequest[Any],
     *,
     at: datetime | None = None,
     queue: str = DEFAULT_QUEUE,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Generic
+from typing import Generic, NoReturn
 
 from pydantic import ValidationError
 
@@ -41,7 +41,8 @@ class Run(Generic[ReportT]):
             return RunState.RUNNING
         if await self._connection.call("ZSCORE", self._connection.queue, self.id) is not None:
             return RunState.WAITING
-        raise self._not_found()
+        result = await self._result()  # it may have ended between the looks
+        return self._raise_not_found() if result is None else result.state
 
     async def progress(self) -> Progress | None:
         """Return how far the run has come, or None when it has not said so yet (or its result has expired).
@@ -100,11 +101,8 @@ class Run(Generic[ReportT]):
         data = await self._connection.call("GET", wire.RESULT_KEY + self.id)
         return None if data is None else wire.read_result(data)
 
-    def _raise_not_found(self) -> wire.WireResult:
-        raise self._not_found()
-
-    def _not_found(self) -> RunNotFound:
-        return RunNotFound(
+    def _raise_not_found(self) -> NoReturn:
+        raise RunNotFound(
             f"run {self.id} is not in Redis: the id is wrong, or its result has expired there; "
             "`python -m worker runs show` looks into the ledger"
         )

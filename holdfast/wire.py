@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
+from types import UnionType
 from typing import Any
 from uuid import UUID
 
-from holdfast.errors import WireFormatError
+from holdfast.errors import RunCancelled, RunFailed, WireFormatError
 from holdfast.states import RunState
 
 DEFAULT_QUEUE = "arq:queue"
@@ -16,6 +17,16 @@ RESULT_KEY = "arq:result:"
 IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
 PROGRESS_KEY = "holdfast:progress:"
+
+JOB_FIELDS: dict[str, tuple[type | UnionType, str]] = {
+    "t": (int | None, "an integer or null"),
+    "f": (str, "a string"),
+    "a": (list, "an array"),
+    "k": (dict, "an object"),
+    "et": (int, "an integer"),
+}
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, which is where Python's time ends."""
 
 ENQUEUE_LUA = """
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
@@ -43,8 +54,7 @@ class WireResult:
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseException):
-        state = getattr(value, "state", RunState.FAILED)
-        return {"error": {"type": type(value).__name__, "message": str(value), "state": str(state)}}
+        return {"error": _plain_error(value)}
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -52,6 +62,15 @@ def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _plain_error(error: BaseException) -> dict[str, str]:
+    if isinstance(error, RunFailed):
+        state = RunState.CANCELLED if isinstance(error, RunCancelled) else RunState.FAILED
+        return {"type": error.error_type, "message": error.message, "state": state.value}
+    if isinstance(error.__cause__, WireFormatError):  # arq wraps what our deserializer raises
+        error = error.__cause__
+    return {"type": type(error).__name__, "message": str(error), "state": RunState.FAILED.value}
 
 
 def dumps(data: dict[str, Any]) -> bytes:
@@ -81,6 +100,21 @@ def loads(data: bytes) -> dict[str, Any]:
 def job_payload(kind: str, arguments: dict[str, Any], enqueued_ms: int) -> bytes:
     """Return what is stored under ``arq:job:<id>``; ``enqueued_ms`` is Unix time in milliseconds."""
     return dumps({"t": None, "f": kind, "a": [], "k": arguments, "et": enqueued_ms})
+
+
+def read_job(data: bytes) -> dict[str, Any]:
+    """Read what is stored under ``arq:job:<id>``.
+
+    Raises:
+        WireFormatError: it is not a job; arq would be stopped by some of what this refuses.
+    """
+    value = loads(data)
+    for name, (kind, rule) in JOB_FIELDS.items():
+        if not isinstance(value.get(name), kind):
+            raise WireFormatError(f"{name!r} of a job must be {rule}; see docs/wire.md")
+    if not 0 <= value["et"] <= LATEST_MS:
+        raise WireFormatError("'et' of a job must be Unix time in milliseconds; see docs/wire.md")
+    return value
 
 
 def read_result(data: bytes) -> WireResult:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session
 from db.repositories.job_run import get_run
+from db.run_sessions import named_session
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from holdfast.states import RunState
@@ -63,7 +64,7 @@ class RunContext:
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
         """
-        async with get_async_session() as session:
+        async with get_async_session() as session, named_session(session, self.run_id, self.fence):
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             run = await get_run(session, self.run_id, lock=True)

@@ -70,10 +70,10 @@ def mysql_lock(connection: Connection) -> Iterator[None]:
     taken = connection.exec_driver_sql(f"SELECT GET_LOCK('{LOCK_NAME}', {LOCK_WAIT_S})").scalar()
     if taken != 1:
         raise TimeoutError(f"another migration has been running for {LOCK_WAIT_S} s; wait for it, or end it")
+    connection.commit()  # so that Alembic begins and commits each migration by itself
     try:
         with without_notes():
             yield
-        connection.commit()
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK('{LOCK_NAME}')")
 

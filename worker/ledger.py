@@ -18,6 +18,7 @@ from db.connection import get_async_session
 from db.models import NEXT_STATES
 from db.repositories import job_run, worker_heartbeat
 from db.repositories.job_run import BornRun, RunRow
+from db.run_sessions import end_session, named_session
 from db.types import utc_now
 from holdfast.states import RunState
 from worker.retries import Outcome
@@ -137,7 +138,7 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
     Returns:
         The outcome, or ``lost`` when the fence was overtaken; nothing is changed then.
     """
-    async with get_async_session() as session:
+    async with get_async_session() as session, named_session(session, admitted.run_id, admitted.fence):
         run = await job_run.get_run(session, admitted.run_id, lock=True)
         if run is None or run.fence != admitted.fence or run.state != RunState.RUNNING.value:
             return Outcome("lost")
@@ -161,6 +162,15 @@ def _next_state(run: RunRow, outcome: Outcome) -> tuple[RunState, dict[str, Any]
     return RunState.WAITING, {"reason": "interrupted", "due_at": utc_now()}
 
 
+async def find_end(run_id: UUID) -> AlreadyOver | None:
+    """Return a run's stored end (I3); None when it is not over."""
+    async with get_async_session(read_only=True) as session:
+        run = await job_run.get_run(session, run_id)
+    if run is None or not RunState(run.state).is_over:
+        return None
+    return AlreadyOver(run.id, RunState(run.state), run.report, run.error)
+
+
 async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collection[UUID]) -> list[UUID]:
     """Put running rows whose worker is dead back to waiting; no attempt is charged.
 
@@ -171,13 +181,15 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
     async with get_async_session(read_only=True) as session:
         living = await vitals.living(session)
         candidates = [
-            run.id
+            run
             for run in await job_run.running_runs(session, queue)
             if run.worker_id not in living or (run.worker_id == vitals.worker_id and run.id not in active_here)
         ]
-    for run_id in candidates:
+    for candidate in candidates:
+        async with get_async_session() as session:  # a worker that is frozen, not dead, would keep its row locked
+            await end_session(session, candidate.id, candidate.fence)
         async with get_async_session() as session:
-            run = await job_run.get_run(session, run_id, lock=True)
+            run = await job_run.get_run(session, candidate.id, lock=True)
             if run is None or run.state != RunState.RUNNING.value or run.id in active_here:
                 continue
             if run.worker_id in await vitals.living(session) - {vitals.worker_id}:
@@ -185,7 +197,7 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
             await _charge_crash(session, run)
             values = {"reason": "crashed", "due_at": utc_now(), "dispatched_at": None}
             await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, **values)
-            put_back.append(run_id)
+            put_back.append(run.id)
     return put_back
 
 

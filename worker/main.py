@@ -44,7 +44,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         "keep_result": settings.keep_result_s,
         "max_tries": NO_LIMIT,
         "job_serializer": wire.dumps,
-        "job_deserializer": wire.loads,
+        "job_deserializer": wire.read_job,
         "log_results": False,
     }
 

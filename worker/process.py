@@ -51,7 +51,8 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
             if watch is not None:
                 watch.cancel()
             for task in worker.tasks.values():
-                task.cancel()
+                if not task.cancelling():  # a second time would tear it away from recording how it ended
+                    task.cancel()
             await asyncio.shield(worker.close())
 
 

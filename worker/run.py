@@ -48,7 +48,7 @@ class Call:
 def job_function(job: Job) -> JobFunction:
     """Return the function that is registered with arq for a kind."""
 
-    async def perform_run(ctx: Mapping[str, Any], *args: Any, **kwargs: Any) -> Report | None:
+    async def perform_run(ctx: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Report | None:
         runtime: Runtime = ctx["runtime"]
         born = BornRun(
             kind=job.kind,
@@ -138,7 +138,18 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
     if cancelled is not None:
         raise cancelled
+    if recorded.name == "lost":
+        return await _report_for_another(runtime, call, admitted, logger)
     return report_outcome(runtime, call, admitted, recorded)
+
+
+async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
+    # Its worker may have ended the run already, or this one without hearing of its own commit: Redis is told again.
+    with _waiting_for_the_ledger(logger):
+        over = await ledger.find_end(admitted.run_id)
+    if over is None:
+        raise Retry(defer=HELD_ELSEWHERE_S)
+    return report_end(call.job, over, runtime, call.request)
 
 
 async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Outcome, asyncio.CancelledError | None]:
@@ -190,8 +201,6 @@ def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Ou
         raise Retry(defer=outcome.delay_s)
     if outcome.name == "interrupted":
         raise Retry(defer=0)
-    if outcome.name == "lost":
-        raise Retry(defer=HELD_ELSEWHERE_S)
     state = RunState.SUCCEEDED if outcome.name == "succeeded" else RunState.FAILED
     over = AlreadyOver(admitted.run_id, state, outcome.report, outcome.error)
     return report_end(call.job, over, runtime, call.request)
@@ -216,7 +225,9 @@ def _as_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]
 
 
 def _invalid_request(error: ValidationError) -> dict[str, Any]:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    # A misspelt field is also a missing one: the misspelling says more.
+    first = min(problems, key=lambda problem: problem["type"] == "missing")
     place = ".".join(str(part) for part in first["loc"]) or "request"
     return {"type": "invalid_request", "message": f"{place}: {first['msg']}"}
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
-from db.connection import close_database, get_async_session, initialize_database
+from db.connection import close_database, database_is_open, get_async_session, initialize_database
 from db.errors import first_line
 from db.repositories import job_run
 from holdfast.requests import ImportTasks
@@ -41,6 +41,7 @@ class Runtime:
         self.started = asyncio.Event()
         """Set when the startup hook is through."""
         self.redis: Any = None
+        self._owns_pool = False
         self._heartbeat = Heartbeat(settings, self.worker_id)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -54,6 +55,9 @@ class Runtime:
         ctx["runtime"] = self
         self.redis = ctx["redis"]
         settings = self.settings
+        if settings.database_is_embedded:
+            settings.holdfast_data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._owns_pool = not database_is_open()  # a command that runs a worker inside itself goes on using its own
         manager = await initialize_database(settings, patience_s=settings.startup_patience_s)
         if settings.database_migrates_itself:
             await migrate.upgrade(settings)
@@ -79,8 +83,10 @@ class Runtime:
             with suppress(asyncio.CancelledError):
                 await task
         await self._heartbeat.stop()
-        await close_database()
-        get_logger().info("worker stopped", worker_id=self.worker_id)
+        if self._owns_pool:
+            await close_database()
+        if self.started.is_set():
+            get_logger().info("worker stopped", worker_id=self.worker_id)
 
     async def put_back(self) -> None:
         """Put the runs of dead workers back into the queue."""

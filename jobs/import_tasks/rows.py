@@ -15,6 +15,8 @@ from jobs.import_tasks.record_types import Problem, Record
 
 METADATA_PREFIX = "metadata."
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9999  # what MySQL's DATETIME holds; the other engines hold more
+METADATA_DEPTH_LIMIT = 31
+"""How deep MariaDB's JSON may be nested, the metadata object itself counted; the other engines hold more."""
 _ISO_8601 = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,6})?)?(?:[Zz]|[+-]\d{2}(?::?\d{2})?)?)?"
 )
@@ -43,6 +45,17 @@ def _in_range(value: datetime) -> datetime:
     return in_utc
 
 
+def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
+    pending: list[tuple[Any, int]] = [(value, 1)]
+    while pending:
+        container, depth = pending.pop()
+        if depth > METADATA_DEPTH_LIMIT:
+            raise PydanticCustomError("too_deep", f"Input should be nested at most {METADATA_DEPTH_LIMIT} levels deep")
+        inner = container.values() if isinstance(container, dict) else container
+        pending.extend((item, depth + 1) for item in inner if isinstance(item, dict | list))
+    return value
+
+
 Instant = Annotated[AwareDatetime, AfterValidator(_in_range), BeforeValidator(_iso_8601_only), Field(strict=False)]
 
 
@@ -58,7 +71,7 @@ class TaskRow(BaseModel):
     created_at: Instant | None = None
     external_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     user: Annotated[str, Field(min_length=1, max_length=150)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_not_too_deep)] | None = None
 
 
 EMPTY_IS_NULL = frozenset({"status", "completed_at", "created_at"})

@@ -1,29 +1,65 @@
-"""A migrated database on each engine, and the process's pool on it."""
+"""A migrated and empty database on each engine, and the process's pool on it."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import delete
 
 from db import migrate
+from db.base import Base
 from db.connection import DatabaseManager, close_database, initialize_database
 from db.settings import DatabaseSettings
+from tests.servers import MariaDBServer, PostgresServer
 
 
-@pytest.fixture
-def settings(database_url: str) -> DatabaseSettings:
-    """The settings of an empty database; the developer's `.env` is not read."""
-    return DatabaseSettings(database_url=database_url, _env_file=None)
+def migrated(url: str) -> str:
+    asyncio.run(migrate.upgrade(DatabaseSettings(database_url=url, _env_file=None)))
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file, to be copied."""
+    file = tmp_path_factory.mktemp("template") / "holdfast.db"
+    migrated(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgres_server: PostgresServer) -> str:
+    """The URL of a migrated database that the tests share, one after the other."""
+    return migrated(postgres_server.create_database())
+
+
+@pytest.fixture(scope="session")
+def migrated_mariadb(mariadb_server: MariaDBServer) -> str:
+    """As `migrated_postgresql`."""
+    return migrated(mariadb_server.create_database())
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseSettings:
+    """The settings of a migrated database; the developer's `.env` is not read."""
+    template = request.getfixturevalue(f"migrated_{request.param}")
+    url = str(template)
+    if request.param == "sqlite":
+        url = f"sqlite:///{shutil.copy(template, tmp_path / 'holdfast.db')}"
+    return DatabaseSettings(database_url=url, _env_file=None)
 
 
 @pytest.fixture
 async def manager(settings: DatabaseSettings) -> AsyncIterator[DatabaseManager]:
-    """The process's pool on a migrated database; closed after the test, whatever the test did."""
-    await migrate.upgrade(settings)
-    yield await initialize_database(settings, patience_s=10)
+    """The process's pool on an empty migrated database; closed after the test, whatever the test did."""
+    made = await initialize_database(settings, patience_s=10)
+    await empty_tables(made)
+    yield made
     await close_database()
 
 
-@pytest.fixture
-def engine(manager: DatabaseManager) -> AsyncEngine:
-    return manager.engine
+async def empty_tables(manager: DatabaseManager) -> None:
+    async with manager.session() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            await session.execute(delete(table))

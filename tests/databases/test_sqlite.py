@@ -1,7 +1,6 @@
 """What is SQLite's own: one writer at a time, and databases in memory."""
 
 import asyncio
-import subprocess
 import sys
 from pathlib import Path
 
@@ -39,8 +38,10 @@ async def test_writers_of_several_processes_lose_no_update(sqlite_url: str, tmp_
         await session.execute(text("CREATE TABLE tally (value INTEGER)"))
         await session.execute(text("INSERT INTO tally VALUES (0)"))
     command = [sys.executable, "-c", ADD_ONE, sqlite_url, str(ROUNDS)]
-    writers = [subprocess.Popen(command, cwd=CHECKOUT, env=clean_environment()) for _ in range(PROCESSES)]
-    assert [writer.wait() for writer in writers] == [0] * PROCESSES
+    writers = [
+        await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, env=clean_environment()) for _ in range(PROCESSES)
+    ]
+    assert await asyncio.gather(*(writer.wait() for writer in writers)) == [0] * PROCESSES
     async with manager.session(read_only=True) as session:
         assert (await session.execute(text("SELECT value FROM tally"))).scalar_one() == PROCESSES * ROUNDS
     await manager.close()

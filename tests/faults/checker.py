@@ -71,7 +71,9 @@ def _broken_history(history: Sequence[Sample]) -> list[str]:
     broken = [
         f"history: {before} was followed by {after}"
         for before, after in pairwise(history)
-        if after.fence < before.fence or after.rows_read < before.rows_read or after.crashes < before.crashes
+        if after.fence < before.fence
+        or after.rows_read < before.rows_read
+        or after.crashes < before.crashes
         # Samples may miss steps, but there is no step out of a final state.
         or (before.state.is_over and after != before)
         or (before.fence == after.fence and after.state is not before.state and not _may_follow(before, after))

@@ -70,9 +70,7 @@ async def _await_moment(
 ) -> Sample:
     def has_come(sample: Sample) -> bool:
         # A new fence: this worker, not the one before it, has the run.
-        return (
-            sample.state is RunState.RUNNING and sample.fence > after_fence and sample.rows_read >= moment.rows_read
-        )
+        return sample.state is RunState.RUNNING and sample.fence > after_fence and sample.rows_read >= moment.rows_read
 
     seen = await watch.until(run_id, has_come, alive=lambda: worker.alive)
     await asyncio.sleep(moment.delay_s)

@@ -1,6 +1,7 @@
 """`kill -9` of the worker in the middle of an import, again and again. `make faults` is the long form."""
 
 import random
+import secrets
 from pathlib import Path
 
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
@@ -36,8 +37,8 @@ async def test_killed_workers_at_a_redis_lose_and_double_nothing(
 
 
 async def _kill(place: Place, kills: int, *, keyed: bool) -> KillTrial:
-    seed = random.randrange(2**32)
+    seed = secrets.randbits(32)
     print(f"seed {seed}")  # pytest shows it when the test fails
     file = write_task_file(place.folder / "tasks.csv", ROWS, seed=seed, keyed=keyed)
-    moments = draw_moments(random.Random(seed), kills, ROWS)
+    moments = draw_moments(random.Random(seed), kills, ROWS)  # noqa: S311 - no secret
     return await kill_and_restart(place, file, moments, batch_rows=BATCH_ROWS)

@@ -1,13 +1,18 @@
 """A worker that is frozen for longer than its heartbeat may be silent, and then wakes, changes nothing any more."""
 
 import asyncio
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
+from db.connection import DatabaseManager
 from holdfast.client import Client
+from holdfast.outbox import job_runs
 from holdfast.requests import ImportReport
 from holdfast.states import RunState
 from tests.faults.checker import judge
@@ -21,11 +26,20 @@ BATCH_ROWS = 500
 HEARTBEAT_TIMEOUT_S = 1.0
 
 
-@pytest.mark.parametrize("wakes", ["while the other works", "when all is over"])
-@pytest.mark.parametrize("engine", ["postgres_url", "mariadb_url"])
+@pytest.mark.parametrize(
+    ("engine", "in_transaction", "wakes_at_the_end"),
+    [
+        # The sleeper keeps the run's row locked: whoever takes the run over has to end its database session first.
+        pytest.param("postgres_url", True, True, id="postgresql"),
+        pytest.param("mariadb_url", True, False, id="mariadb"),
+        # Nobody can end the transaction of another process, and while it is open nobody else writes.
+        pytest.param("sqlite_url", False, True, id="sqlite"),
+    ],
+)
 async def test_frozen_worker_is_replaced_and_fenced(
     engine: str,
-    wakes: Literal["while the other works", "when all is over"],
+    in_transaction: bool,
+    wakes_at_the_end: bool,
     redis_url: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -33,28 +47,57 @@ async def test_frozen_worker_is_replaced_and_fenced(
     place = Place(request.getfixturevalue(engine), tmp_path, redis_url, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
     file = write_task_file(tmp_path / "tasks.csv", ROWS, seed=5, keyed=False)
     async with place.watched() as watch:
-        with place.worker("sleeper") as sleeper:
-            sleeper.wait_for("worker started")
+        with place.worker("first") as first, place.worker("second") as second:
+            for worker in (first, second):
+                await asyncio.to_thread(worker.wait_for, "worker started")
             run_id = await place.enqueue(watch, file.request(batch_rows=BATCH_ROWS))
-            frozen = await _freeze(watch, run_id, sleeper)
-            with place.worker("taker") as taker:
-                await watch.until(run_id, lambda now: now.fence > frozen.fence, alive=lambda: taker.alive)
-                if wakes == "when all is over":
-                    await watch.until_over(run_id)
-                sleeper.resume()
+            sleeper, frozen = await _freeze_owner(watch, run_id, (first, second), in_transaction=in_transaction)
+            await watch.until(run_id, lambda now: now.fence > frozen.fence)
+            if wakes_at_the_end:
                 await watch.until_over(run_id)
-                await asyncio.to_thread(sleeper.wait_for, "run lost")
-                verdict = await judge(watch, run_id, file, crashes=1)
-                async with Client(redis_url) as client:
-                    report = await client.run(str(run_id), ImportReport).result(timeout_s=10)
-                assert [taker.terminate(), sleeper.terminate()] == [0, 0]
+            sleeper.resume()
+            await watch.until_over(run_id)
+            await asyncio.to_thread(sleeper.wait_for, "run lost")
+            async with Client(redis_url) as client:
+                report = await client.run(str(run_id), ImportReport).result(timeout_s=10)
+            assert [first.terminate(), second.terminate()] == [0, 0]
+        verdict = await judge(watch, run_id, file, crashes=1)
 
     assert verdict.problems == []
     assert report.rows_read == ROWS
 
 
-async def _freeze(watch: Watch, run_id: UUID, worker: WorkerProcess) -> Sample:
-    seen = await watch.until(run_id, lambda now: now.rows_read >= ROWS // 4, alive=lambda: worker.alive)
-    worker.pause()
-    assert seen.state is RunState.RUNNING
-    return seen
+async def _freeze_owner(
+    watch: Watch, run_id: UUID, workers: Sequence[WorkerProcess], *, in_transaction: bool
+) -> tuple[WorkerProcess, Sample]:
+    """Freezes the worker that has the run, inside or outside of a transaction as it is asked for."""
+    while True:
+        seen = await watch.until(run_id, lambda now: now.rows_read >= ROWS // 4)
+        assert seen.state is RunState.RUNNING, "the run was over before the worker could be frozen"
+        owner = next(worker for worker in workers if f":{worker.pid}:" in str(seen.worker_id))
+        owner.pause()
+        if await _is_locked(watch.manager, run_id) is in_transaction:
+            return owner, seen
+        owner.resume()
+
+
+async def _is_locked(manager: DatabaseManager, run_id: UUID) -> bool:
+    if manager.engine.dialect.name == "sqlite":
+        return _is_being_written(manager.engine.url.database)
+    try:
+        async with manager.session() as session:
+            await session.execute(select(job_runs.c.id).where(job_runs.c.id == run_id).with_for_update(nowait=True))
+    except DBAPIError:
+        return True
+    return False
+
+
+def _is_being_written(path: str | None) -> bool:
+    connection = sqlite3.connect(str(path), timeout=0)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        connection.close()
+    return False

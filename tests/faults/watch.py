@@ -86,6 +86,8 @@ class Watch:
                 assert lived, f"the worker has ended; the run stands at {sample}"
                 await asyncio.sleep(POLL_S)
 
-    async def until_over(self, run_id: UUID, *, timeout_s: float = PATIENCE_S) -> Sample:
-        """Looks until the run is over."""
-        return await self.until(run_id, lambda sample: False, timeout_s=timeout_s)
+    async def until_over(
+        self, run_id: UUID, *, alive: Callable[[], bool] = lambda: True, timeout_s: float = PATIENCE_S
+    ) -> Sample:
+        """Looks until the run is over, as `until`."""
+        return await self.until(run_id, lambda sample: False, alive=alive, timeout_s=timeout_s)

@@ -12,8 +12,15 @@ from jobs.registry import JOBS
 from worker.cli.database import open_database
 from worker.cli.follow import enqueue_request, finish_run
 from worker.cli.runs import exit_code_of, run_document, show_run
-from worker.cli.terminal import async_command, json_option, load_settings, print_json, wrong_usage
-from worker.logs import configure_logs
+from worker.cli.terminal import (
+    async_command,
+    configure_quiet_logs,
+    json_option,
+    load_settings,
+    print_json,
+    read_instant,
+    wrong_usage,
+)
 
 
 @click.command(epilog="Example: python -m worker enqueue import_tasks source=/imports/tasks.csv user=ada --wait")
@@ -31,7 +38,7 @@ async def enqueue(
     request = build_request(kind, fields)
     due_at = _due_at(at, in_seconds)
     settings = load_settings()
-    configure_logs(settings)
+    configure_quiet_logs(settings)
     async with open_database(settings):
         run_id = await enqueue_request(settings, request, at=due_at)
         if not wait:
@@ -58,6 +65,8 @@ def build_request(kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
         name, separator, text = word.partition("=")
         if not separator or not name:
             raise wrong_usage(f"{word!r} is not FIELD=VALUE: write it as source=/imports/tasks.csv")
+        if name in values:
+            raise wrong_usage(f"{name!r} is given twice: give it once")
         values[name] = _json_or_text(text)
     try:
         return JOBS[kind].request_type.model_validate(values)
@@ -68,15 +77,16 @@ def build_request(kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
 def request_problem(kind: str, error: ValidationError) -> str:
     """Return the first problem of an invalid request in one line."""
     first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "request"
-    shown = "" if first["type"] == "missing" else f"={first.get('input')!r}"
-    return f"{kind}: {place}{shown[:200]}: {first['msg'].removeprefix('Value error, ')}"
+    place, value = ".".join(str(part) for part in first["loc"]), first.get("input")
+    # The rules of whole objects name the part that is wrong themselves.
+    shown = "" if first["type"] == "missing" or isinstance(value, dict) else f"={value!r}"[:200]
+    return ": ".join(part for part in (kind, place + shown, first["msg"].removeprefix("Value error, ")) if part)
 
 
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -84,16 +94,11 @@ def _due_at(at: str | None, in_seconds: float | None) -> datetime | None:
     if at is not None and in_seconds is not None:
         raise wrong_usage("--at and --in exclude each other: give one")
     if in_seconds is not None:
-        return datetime.now(UTC) + timedelta(seconds=in_seconds)
-    if at is None:
-        return None
-    try:
-        due_at = datetime.fromisoformat(at)
-    except ValueError:
-        raise wrong_usage(f"--at {at!r} is no time: write it as 2026-01-31T08:30:00+01:00") from None
-    if due_at.tzinfo is None:
-        raise wrong_usage(f"--at {at!r} has no offset: write it as {at}Z or {at}+01:00")
-    return due_at
+        try:
+            return datetime.now(UTC) + timedelta(seconds=in_seconds)
+        except (OverflowError, ValueError):
+            raise wrong_usage(f"--in {in_seconds:g} leads to no date: give seconds, such as 3600") from None
+    return None if at is None else read_instant("--at", at)
 
 
 def _say(as_json: bool, document: dict[str, Any], line: str) -> None:

@@ -116,7 +116,9 @@ async def _look(run_id: UUID) -> RunRow | None:
                 raise
             if time.monotonic() > deadline:
                 message = f"the database went away ({first_line(error)}) while run {run_id} was waited for: it goes on"
-                raise Failure(f"{message} when the database is back; see `python -m worker runs show {run_id}`") from None
+                raise Failure(
+                    f"{message} when the database is back; see `python -m worker runs show {run_id}`"
+                ) from None
             await asyncio.sleep(POLL_S)
 
 

@@ -1,27 +1,32 @@
 """``import``: a file of tasks, from the command line."""
 
-import sys
-from contextlib import suppress
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import UUID
 
 import click
 from pydantic import ValidationError
 
-from db.connection import get_async_session
 from db.repositories.job_run import RunRow
 from holdfast.requests import ImportReport, ImportTasks
-from jobs.import_tasks.rejects import write_rejects
-from jobs.import_tasks.source import inspect_source
-from jobs.import_tasks.spool import spool
-from jobs.sources import SourceError, open_source
+from holdfast.states import RunState
 from worker.cli.database import open_database
 from worker.cli.enqueue import request_problem
 from worker.cli.follow import enqueue_request, finish_run
+from worker.cli.import_files import STANDARD_INPUT, check_rejects_path, hand_over, save_rejects
 from worker.cli.runs import exit_code_of
-from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json, wrong_usage
-from worker.logs import configure_logs
+from worker.cli.terminal import (
+    Failure,
+    configure_quiet_logs,
+    expected_errors,
+    json_option,
+    load_settings,
+    print_json,
+    wrong_usage,
+)
 from worker.settings import Settings
 
 REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encoding", "dry_run"}]
@@ -44,40 +49,55 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
 @click.option("--delimiter", metavar="CHAR", help="Detected if not given; \\t for a tab.")
 @click.option("--batch-rows", type=click.IntRange(1, 10_000), metavar="N", help="Rows a transaction.  [default: 1000]")
 @click.option("--max-rejects", metavar="N|P%", help="Fail when more rows are rejected. No limit if not given.")
-@click.option("--rejects", "rejects_path", metavar="FILE", help="Write the rejected rows there.")
+@click.option(
+    "--rejects", "rejects_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the rejected rows there."
+)
 @click.option("--dry-run", is_flag=True, help="Do everything but commit.")
 @click.option("--atomic", is_flag=True, help="All rows in one transaction.")
 @click.option("--detach", is_flag=True, help="Enqueue and return.")
 @json_option
-@async_command
-async def import_command(*, file: str, rejects_path: str | None, detach: bool, as_json: bool, **options: Any) -> None:
+def import_command(*, file: str, rejects_path: Path | None, detach: bool, as_json: bool, **options: Any) -> None:
     """Import tasks from FILE (- for standard input): CSV or NDJSON, plain, .gz or .zst.
 
     Wrong rows are rejected and named, the good ones are loaded; rejected rows alone do not make it fail.
     """
-    settings = load_settings(log_level=None if sys.stderr.isatty() is False else "warning")
-    configure_logs(settings)
-    request = build_import(file, options)
-    request, spooled = hand_over(request, file, settings)
-    run_id: UUID | None = None
-    try:
-        async with open_database(settings):
-            run_id = await enqueue_request(settings, request)
+    with expected_errors():
+        settings = load_settings()
+        configure_quiet_logs(settings)
+        request = build_import(file, options)
+        if rejects_path is not None:
             if detach:
-                _print_detached(run_id, as_json=as_json)
-                return
-            run = await finish_run(settings, run_id)
-            if rejects_path is not None:
-                async with get_async_session(read_only=True) as session:
-                    await write_rejects(session, run_id, Path(rejects_path))
-    finally:
-        if run_id is None and spooled is not None:
-            spooled.unlink(missing_ok=True)
-    _print_end(run, rejects_path, as_json=as_json)
-    raise click.exceptions.Exit(exit_code_of(run))
+                raise wrong_usage("--rejects and --detach exclude each other: the file is written at the run's end")
+            check_rejects_path(rejects_path)
+        # Outside the event loop, which would hold back a Ctrl-C while a large file is copied.
+        request, spooled = hand_over(request, file, settings)
+        handover = Handover(settings, request, STANDARD_INPUT if file == "-" else file)
+        try:
+            asyncio.run(_enqueue(handover, as_json) if detach else _import(handover, rejects_path, as_json))
+        finally:
+            if spooled is not None and not handover.is_needed:
+                spooled.unlink(missing_ok=True)
 
 
-def build_import(file: str, options: dict[str, Any]) -> ImportTasks:
+@dataclass(slots=True)
+class Handover:
+    """A request on its way to a worker."""
+
+    settings: Settings
+    request: ImportTasks
+    file: str
+    """What the user calls it; the request may name a copy in the spool."""
+    is_needed: bool = False
+    """Whether a run may still read the file. The user has the original of one that was watched to its end."""
+
+    async def enqueue(self) -> UUID:
+        """Enqueue the request; returns the run's id."""
+        run_id = await enqueue_request(self.settings, self.request)
+        self.is_needed = True
+        return run_id
+
+
+def build_import(file: str, options: Mapping[str, Any]) -> ImportTasks:
     """Make the request from the command line's options.
 
     Raises:
@@ -86,13 +106,15 @@ def build_import(file: str, options: dict[str, Any]) -> ImportTasks:
     values: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False, ())}
     values["mapping"] = _pairs("--map", options["mapping"])
     values["constants"] = _pairs("--set", options["constants"])
-    if key := values.pop("key", None):
+    if (key := values.pop("key", None)) is not None:
+        if "external_key" in values["mapping"]:
+            raise wrong_usage("--key and --map external_key=COLUMN are the same: give one of the two")
         values["mapping"]["external_key"] = key
     if "format_" in values:
         values["format"] = values.pop("format_")
     if values.get("delimiter") == "\\t":
         values["delimiter"] = "\t"
-    if limit := values.pop("max_rejects", None):
+    if (limit := values.pop("max_rejects", None)) is not None:
         values |= _reject_limit(limit)
     try:
         return ImportTasks(source=file, **values)
@@ -100,48 +122,57 @@ def build_import(file: str, options: dict[str, Any]) -> ImportTasks:
         raise wrong_usage(request_problem("import", error)) from None
 
 
-def hand_over(request: ImportTasks, file: str, settings: Settings) -> tuple[ImportTasks, Path | None]:
-    """Check the file against the request and bring it to where the worker may read it.
-
-    Returns:
-        The request with its source, and the spooled copy if one was made.
-
-    Raises:
-        SourceError: the file is missing, unreadable, or does not fit.
-        OSError: the spool cannot be written.
-    """
-    if file == "-":
-        copy = spool(sys.stdin.buffer, settings.spool_dir)
-        try:
-            with copy.open("rb") as spooled:
-                inspect_source(request.model_copy(update={"source": "standard input"}), spooled)
-        except BaseException:
-            copy.unlink(missing_ok=True)
-            raise
-        return request.model_copy(update={"source": str(copy)}), copy
-    with _open_for_user(file) as source:
-        inspect_source(request, source)
-        path = Path(file).absolute()
-        with suppress(SourceError), open_source(str(path), settings.import_roots):
-            return request.model_copy(update={"source": str(path)}), None
-        source.seek(0)
-        copy = spool(source, settings.spool_dir)
-    return request.model_copy(update={"source": str(copy)}), copy
+async def _enqueue(handover: Handover, as_json: bool) -> None:
+    async with open_database(handover.settings):
+        run_id = await handover.enqueue()
+    if as_json:
+        print_json({"run_id": str(run_id), "state": RunState.WAITING.value})
+    else:
+        click.echo(f"run {run_id} is waiting; look at it with: python -m worker runs show {run_id}")
 
 
-def _open_for_user(file: str) -> BinaryIO:
-    """Open a file that the user named; it is the user's own right to name it, links included."""
-    path = Path(file)
-    try:
-        if path.is_dir():
-            raise wrong_usage(f"{file} is a directory: name a file")
-        if path.exists() and not path.is_file():
-            raise wrong_usage(f"{file} is not a regular file: read it through standard input, with -")
-        return path.open("rb")
-    except FileNotFoundError:
-        raise wrong_usage(f"{file} does not exist: check the path") from None
-    except (OSError, ValueError) as error:
-        raise wrong_usage(f"{file} cannot be read: {error}") from None
+async def _import(handover: Handover, rejects_path: Path | None, as_json: bool) -> None:
+    settings = handover.settings
+    unsaved: Failure | None = None
+    async with open_database(settings):
+        run = await finish_run(settings, await handover.enqueue())
+        handover.is_needed = not RunState(run.state).is_over
+        if rejects_path is not None and RunState(run.state).is_over:
+            try:
+                await save_rejects(run, settings, rejects_path)
+            except Failure as failure:
+                unsaved, rejects_path = failure, None
+    error = run.error and {**run.error, "message": run.error["message"].replace(handover.request.source, handover.file)}
+    _print_end(run, error, _rejects_file(run, settings, rejects_path), as_json=as_json)
+    if unsaved is not None:
+        raise unsaved
+
+
+def _rejects_file(run: RunRow, settings: Settings, asked_for: Path | None) -> str | None:
+    counts = run.report or run.counters or {}
+    if not counts.get("rejected"):
+        return None
+    if asked_for is not None:
+        return str(asked_for)
+    of_worker = settings.rejects_dir / f"{run.id}.csv"  # a run that failed has no report that names it
+    return counts.get("rejects_file") or (str(of_worker) if of_worker.is_file() else None)
+
+
+def _print_end(run: RunRow, error: dict[str, Any] | None, rejects_file: str | None, *, as_json: bool) -> None:
+    report = dict(run.report or run.counters or {}) | {"rejects_file": rejects_file}
+    document = {"run_id": str(run.id), "state": run.state, **{key: report.get(key) for key in REPORT_KEYS}}
+    if error:
+        document["error"] = error
+    if as_json:
+        print_json(document)
+    else:
+        for key, value in document.items():
+            if key != "error" and value is not None:
+                click.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int | float) else value}")
+    if not RunState(run.state).is_over:
+        raise Failure(f"run {run.id} was interrupted and waits; `python -m worker run` goes on with it")
+    if exit_code_of(run):
+        raise Failure((error or {}).get("message") or f"run {run.id} is {run.state}")
 
 
 def _pairs(option: str, words: tuple[str, ...]) -> dict[str, str]:
@@ -163,29 +194,3 @@ def _reject_limit(text: str) -> dict[str, float | int]:
         return {"max_rejects": int(text)}
     except ValueError:
         raise wrong_usage(f"--max-rejects {text!r} is neither a number of rows nor a percentage such as 5%") from None
-
-
-def _print_detached(run_id: UUID, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"run_id": str(run_id), "state": "waiting"})
-    else:
-        click.echo(f"run {run_id} is waiting; look at it with: python -m worker runs show {run_id}")
-
-
-def _print_end(run: RunRow, rejects_path: str | None, *, as_json: bool) -> None:
-    report = dict(run.report or run.counters or {})
-    if rejects_path is not None and report.get("rejected"):
-        report["rejects_file"] = rejects_path
-    document = {"run_id": str(run.id), "state": run.state, **{key: report.get(key) for key in REPORT_KEYS}}
-    if run.error:
-        document["error"] = run.error
-    if as_json:
-        print_json(document)
-        return
-    for key, value in document.items():
-        if key != "error" and value is not None:
-            click.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int | float) else value}")
-    if run.error:
-        raise Failure(run.error["message"])
-    if run.state == "waiting":
-        raise Failure(f"run {run.id} was interrupted and waits; `python -m worker run` goes on with it")

@@ -5,11 +5,7 @@ import click
 from worker.cli.terminal import async_command, load_settings
 from worker.logs import configure_logs, get_logger
 from worker.process import serve
-
-EMBEDDED_NOTICE = (
-    "nothing is configured: the database is a file and the queue lives in this process, for one machine; "
-    "move on by setting DATABASE_URL and REDIS_URL"
-)
+from worker.settings import Settings
 
 
 @click.command(epilog="Example: python -m worker run --max-jobs 20")
@@ -22,6 +18,19 @@ async def run(*, burst: bool, queue_name: str | None, max_jobs: int | None, as_j
     """Run the worker until SIGTERM or SIGINT ends it; running jobs are given SHUTDOWN_GRACE_S seconds."""
     settings = load_settings(queue_name=queue_name, max_jobs=max_jobs, log_format="json" if as_json else None)
     configure_logs(settings)
-    if settings.queue_is_embedded or settings.database_is_embedded:
-        get_logger().warning(EMBEDDED_NOTICE, data_dir=str(settings.holdfast_data_dir.absolute()))
+    if notice := embedded_notice(settings):
+        get_logger().warning(notice, data_dir=str(settings.holdfast_data_dir.absolute()))
     await serve(settings, burst=burst)
+
+
+def embedded_notice(settings: Settings) -> str:
+    """Say what serves one machine only, and how to move on; empty when nothing does."""
+    parts = []
+    if settings.database_is_embedded:
+        parts.append(("DATABASE_URL", "the database is a file"))
+    if settings.queue_is_embedded:
+        parts.append(("REDIS_URL", "the queue lives in this process"))
+    if not parts:
+        return ""
+    names, facts = (" and ".join(words) for words in zip(*parts, strict=True))
+    return f"{facts}, which serves one machine; move on by setting {names}"

@@ -1,7 +1,7 @@
 """``runs``: look at what was and is being done."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,15 @@ from db.repositories import job_run
 from db.repositories.job_run import RunFilter, RunRow
 from holdfast.states import RunState
 from worker.cli.database import open_database
-from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json, wrong_usage
+from worker.cli.terminal import (
+    Failure,
+    async_command,
+    json_option,
+    load_settings,
+    print_json,
+    read_instant,
+    wrong_usage,
+)
 
 STATES = [state.value for state in RunState]
 
@@ -36,7 +44,8 @@ def runs() -> None:
 async def list_command(*, limit: int, cursor: str | None, as_json: bool, **conditions: Any) -> None:
     """List runs, the newest first."""
     for name in ("since", "until"):
-        conditions[name] = _instant(name, conditions[name])
+        if conditions[name] is not None:
+            conditions[name] = read_instant(f"--{name}", conditions[name], default_zone=UTC)
     run_filter = RunFilter(**conditions)
     before = None if cursor is None else _run_id(cursor)
     async with open_database(load_settings()), get_async_session(read_only=True) as session:
@@ -123,13 +132,3 @@ def _run_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise wrong_usage(f"{text!r} is no run id: it reads like 0198c0de-0000-7000-8000-000000000000") from None
-
-
-def _instant(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise wrong_usage(f"--{name} {text!r} is no time: write it as 2026-01-31T08:30:00Z") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -106,6 +107,21 @@ def setting_problems(error: ValidationError) -> list[dict[str, str]]:
     return problems
 
 
+def read_instant(option: str, text: str, *, default_zone: tzinfo | None = None) -> datetime:
+    """Read a time as a user writes it; returns it in UTC.
+
+    Raises:
+        Failure: it is none, or has no offset and there is no default.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is None and default_zone is None:
+            raise wrong_usage(f"{option} {text!r} has no offset: write it as {text}Z or {text}+01:00")
+        return (instant if instant.tzinfo else instant.replace(tzinfo=default_zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise wrong_usage(f"{option} {text!r} is no time: write it as 2026-01-31T08:30:00+01:00") from None
+
+
 def async_command(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Run a command's coroutine and turn every expected error into one line and an exit code."""
 
@@ -130,7 +146,7 @@ def expected_errors() -> Iterator[None]:
 
 def raise_failure(error: Exception) -> NoReturn:
     """Raise an error as a ``Failure`` if it is one that users meet; as itself if it is a bug."""
-    if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+    if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort) or _wants_tracebacks():
         raise error
     if isinstance(error, SourceError):
         raise wrong_usage(error.message) from None
@@ -143,6 +159,13 @@ def raise_failure(error: Exception) -> NoReturn:
     if is_transient(error) or isinstance(error, OSError):
         raise Failure(f"{type(error).__name__}: {first_line(error)}") from None
     raise error
+
+
+def _wants_tracebacks() -> bool:
+    try:
+        return Settings().debug
+    except (ValidationError, OSError, UnicodeDecodeError):
+        return False
 
 
 def print_json(document: Any) -> None:

@@ -7,6 +7,8 @@ from signal import Signals
 
 from arq.worker import Worker as ArqWorker
 
+from holdfast import wire
+
 
 class Worker(ArqWorker):
     """A worker of arq 0.28 that drains: on a signal it claims nothing more and calls ``on_drain``.
@@ -23,6 +25,38 @@ class Worker(ArqWorker):
             return
         self.on_drain()
         super().handle_sig_wait_for_completion(signum)
+
+    def handle_sig(self, signum: Signals) -> None:
+        """Cancel at once: a second signal, or the first one where there is no time of grace."""
+        self.allow_pick_jobs = False
+        self.on_drain()
+        super().handle_sig(signum)
+
+    async def finish_job(  # noqa: PLR0913, PLR0917 - arq's own signature
+        self,
+        job_id: str,
+        finish: bool,
+        result_data: bytes | None,
+        result_timeout_s: float | None,
+        keep_result_forever: bool,
+        incr_score: int | None,
+        keep_in_progress: float | None,
+    ) -> None:
+        """Tell Redis how an attempt ended; an entry that is gone is not made again.
+
+        arq's own ``ZINCRBY`` would make one without a payload when another worker has ended the run meanwhile, and the
+        next worker would write "job expired" over its result.
+        """
+        if finish or keep_in_progress is not None:
+            await super().finish_job(
+                job_id, finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress
+            )
+            return
+        async with self.pool.pipeline(transaction=True) as pipe:
+            if incr_score:
+                pipe.zadd(self.queue_name, {job_id: incr_score}, xx=True, incr=True)
+            pipe.delete(wire.IN_PROGRESS_KEY + job_id)
+            await pipe.execute()
 
     async def close(self) -> None:
         """Cancel what still runs, call the shutdown hook, and close the connections to Redis."""

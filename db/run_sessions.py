@@ -1,0 +1,64 @@
+"""Which database session works on a run, so that whoever takes the run over can end that session.
+
+A worker that is frozen in the middle of a transaction keeps its rows locked for as long as it is frozen. No timeout of
+the server helps where it stopped while sending: the server waits for the rest. So each transaction on a run carries
+the run's id and fence where the server shows them to others: PostgreSQL as its application name, MySQL and MariaDB as
+a named lock. On SQLite there is no server that could end a session.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.errors import mysql_code
+
+MYSQL_DIALECTS = frozenset({"mysql", "mariadb"})
+NO_SUCH_THREAD = 1094
+
+
+@asynccontextmanager
+async def named_session(session: AsyncSession, run_id: UUID, fence: int) -> AsyncIterator[None]:
+    """Say in the block that this session's transaction works on a run."""
+    name, dialect = _name(run_id, fence), session.get_bind().dialect.name
+    if dialect == "postgresql":
+        # Local to the transaction, so that it works through PgBouncer and ends by itself.
+        await session.execute(text("SELECT set_config('application_name', :name, true)"), {"name": name})
+    if dialect not in MYSQL_DIALECTS:
+        yield
+        return
+    await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # a connection that is gone has no locks
+            await session.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+async def end_session(session: AsyncSession, run_id: UUID, fence: int) -> bool:
+    """End the session that works on a run under this fence; returns whether there was one.
+
+    Its transaction is rolled back. The database's user may end its own sessions, which is all that is needed.
+    """
+    name, dialect = _name(run_id, fence), session.get_bind().dialect.name
+    if dialect == "postgresql":
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name"
+        return bool((await session.execute(text(query), {"name": name})).scalar_one())
+    if dialect not in MYSQL_DIALECTS:
+        return False
+    thread = (await session.execute(text("SELECT IS_USED_LOCK(:name)"), {"name": name})).scalar_one()
+    if thread is None:
+        return False
+    try:
+        await session.execute(text(f"KILL {int(thread)}"))
+    except SQLAlchemyError as error:
+        if mysql_code(error) != NO_SUCH_THREAD:  # it has ended by itself
+            raise
+    return True
+
+
+def _name(run_id: UUID, fence: int) -> str:
+    return f"holdfast {run_id} {fence}"

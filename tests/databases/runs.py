@@ -1,0 +1,72 @@
+"""Runs, workers and heartbeats that the tests of the ledger make up."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import update
+
+from db.connection import get_async_session
+from db.models import JobAttempt, WorkerHeartbeat
+from db.repositories import job_run, worker_heartbeat
+from db.repositories.job_run import BornRun, RunRow
+from holdfast.ids import uuid7
+from worker import ledger
+from worker.ledger import Admitted, Vitals
+
+QUEUE = "arq:queue"
+HOME = "redis://127.0.0.1:6379/0"
+TIMEOUT_S = 15.0
+
+
+def born(job_id: str | None = None, *, at: datetime | None = None) -> BornRun:
+    """A run as Redis tells it; the wire carries milliseconds."""
+    now = at or datetime.now(UTC)
+    enqueued_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return BornRun("import_tasks", QUEUE, job_id or str(uuid7()), enqueued_at, {"source": "/imports/tasks.csv"})
+
+
+def vitals(worker_id: str, *, queue_home: str = HOME, exclusive: bool = False) -> Vitals:
+    """A worker."""
+    return Vitals(worker_id, queue_home, exclusive, TIMEOUT_S)
+
+
+async def heartbeat(*worker_ids: str, queue_home: str = HOME) -> None:
+    """Let these workers be alive."""
+    async with get_async_session() as session:
+        for worker_id in worker_ids:
+            await worker_heartbeat.beat(session, worker_id, host="here", pid=1, queue_home=queue_home)
+
+
+async def silence(worker_id: str) -> None:
+    """Let a worker be dead: nothing has been heard of it for longer than the timeout."""
+    async with get_async_session() as session:
+        long_ago = await job_run.database_now(session) - timedelta(seconds=TIMEOUT_S + 1)
+        beats = update(WorkerHeartbeat).where(WorkerHeartbeat.worker_id == worker_id)
+        await session.execute(beats.values(heartbeat_at=long_ago))
+
+
+async def admitted(worker_id: str, *, run_id: UUID | None = None) -> Admitted:
+    """Admit a worker to a run, a new one if none is given."""
+    if run_id is None:
+        run = born()
+    else:
+        row = await run_of(run_id)
+        run = BornRun(row.kind, row.queue, row.job_id, row.enqueued_at, row.request)
+    given = await ledger.admit(run, vitals(worker_id), active_here=())
+    assert isinstance(given, Admitted)
+    return given
+
+
+async def run_of(run_id: UUID) -> RunRow:
+    """The ledger's row of a run."""
+    async with get_async_session(read_only=True) as session:
+        row = await job_run.get_run(session, run_id)
+    assert row is not None
+    return row
+
+
+async def attempts_of(run_id: UUID) -> Sequence[JobAttempt]:
+    """The ended attempts of a run."""
+    async with get_async_session(read_only=True) as session:
+        return await job_run.list_attempts(session, run_id)

@@ -1,0 +1,113 @@
+"""The long form of the fault tests: more kills, more rows, a gigabyte. One line for each trial; `make faults` runs it.
+
+The same seed writes the same files and draws the same moments.
+"""
+
+import argparse
+import asyncio
+import random
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
+from tests.faults.memory import LIMIT_MIB, measure_import
+from tests.faults.place import Place
+from tests.faults.task_files import write_task_file
+from tests.servers import MariaDBServer, MissingBinaryError, PostgresServer, RedisServer
+
+SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
+    "sqlite": None,
+    "postgresql": PostgresServer,
+    "mariadb": MariaDBServer,
+}
+BATCH_ROWS = 1000
+HEARTBEAT_TIMEOUT_S = 1.0
+MEMORY_TIMEOUT_S = 3600.0
+
+
+def main() -> int:
+    """Runs the trials; returns 1 when one of them found something."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="kills in each trial (default: 20)")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows of the killed imports (default: 200000)")
+    parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
+    parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
+    parser.add_argument(
+        "--file-mb", type=int, default=1000, help="size of the large file, 0 for none (default: 1000)"
+    )
+    options = parser.parse_args()
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    print(f"seed {seed}; the same again: make faults ARGS='--seed {seed}'", flush=True)
+    passed = [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
+    if options.file_mb:
+        passed.append(asyncio.run(_measure(options.file_mb)))
+    return 0 if all(passed) else 1
+
+
+async def _kill(engine: str, kills: int, rows: int, seed: int) -> bool:
+    trials = [(True, False), (False, False)]
+    if engine == "postgresql":
+        trials.append((False, True))
+    passed = True
+    try:
+        for keyed, with_redis in trials:
+            with _place(engine, with_redis=with_redis) as place:
+                file = write_task_file(place.folder / "tasks.csv", rows, seed=seed, keyed=keyed)
+                moments = draw_moments(random.Random(seed), kills, rows)  # noqa: S311 - no secret
+                trial = await kill_and_restart(place, file, moments, batch_rows=BATCH_ROWS)
+            words = f"{'with' if keyed else 'without'} a key, {'Redis' if with_redis else 'embedded queue'}"
+            print(f"{engine:<10}  {words}: {_summary(trial, kills)}", flush=True)
+            passed = passed and not trial.verdict.problems and trial.landed == kills
+    except MissingBinaryError as error:
+        print(f"{engine:<10}  not run: {error}", flush=True)
+    return passed
+
+
+def _summary(trial: KillTrial, kills: int) -> str:
+    verdict = trial.verdict
+    parts = [
+        f"kills {trial.landed}" + (f" (of {kills})" if trial.landed != kills else ""),
+        f"rows lost {verdict.lost}",
+        f"doubled {verdict.doubled}",
+        f"rejects {'exact' if not verdict.wrong_rejects else f'wrong in {verdict.wrong_rejects} lines'}",
+        f"counters {'exact' if not verdict.wrong_counters else 'wrong'}",
+        f"ledger {'in order' if not verdict.broken_rules else 'broken'}",
+        f"{trial.seconds:.0f} s",
+    ]
+    return "; ".join([", ".join(parts), *verdict.wrong_counters, *verdict.broken_rules])
+
+
+async def _measure(file_mb: int) -> bool:
+    with _place("sqlite", with_redis=False) as place:
+        trial = await measure_import(place, file_mb * 1_000_000, timeout_s=MEMORY_TIMEOUT_S)
+    exact = "exact" if trial.counted == trial.expected else f"wrong: {trial.counted}, not {trial.expected}"
+    print(
+        f"sqlite      a file of {trial.file_mib:.0f} MiB, {trial.expected['rows_read']} rows: "
+        f"peak {trial.peak_mib:.0f} MiB (limit {LIMIT_MIB}), counters {exact}",
+        flush=True,
+    )
+    return trial.peak_mib <= LIMIT_MIB and trial.counted == trial.expected
+
+
+@contextmanager
+def _place(engine: str, *, with_redis: bool) -> Iterator[Place]:
+    make = SERVERS[engine]
+    with tempfile.TemporaryDirectory(prefix="holdfast-faults-") as name:
+        folder = Path(name)
+        if make is None:
+            yield Place(f"sqlite:///{folder / 'holdfast.db'}", folder)
+            return
+        with make() as server:
+            if not with_redis:
+                yield Place(server.create_database(), folder)
+                return
+            with RedisServer() as queue:
+                yield Place(server.create_database(), folder, queue.url, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

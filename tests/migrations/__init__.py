@@ -1,0 +1,1 @@
+"""The migrations, forth and back, on SQLite, PostgreSQL and MariaDB."""
