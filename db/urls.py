@@ -53,5 +53,5 @@ def is_in_memory(url: URL) -> bool:
 
 def masked(url: URL) -> str:
     """Return the URL as text without its password, which drivers also take as a parameter behind the ``?``."""
-    query = {name: "***" if "pass" in name.lower() else value for name, value in url.query.items()}
+    query = {name: "hidden" if "pass" in name.lower() else value for name, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)

@@ -38,8 +38,8 @@ class QueueConnection:
             socket_timeout=timeout_s,
             # Shorter than the whole call's, so that a connection that never came to be is known for what it is.
             socket_connect_timeout=timeout_s * 0.9,
-            # redis-py 6 and later repeat by themselves: an enqueue that was done but not answered would find its own
-            # id taken, and the deadline would be passed several times over.
+            # redis-py's own repetitions differ by version. None are wanted: an enqueue that was done but not answered
+            # would find its own id taken.
             retry=Retry(NoBackoff(), 0),
         )
 

@@ -1,6 +1,8 @@
 """What is on the wire: arq's key names (arq 0.28, ``arq/constants.py``) and our JSON. ``docs/wire.md`` describes it."""
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
@@ -25,6 +27,8 @@ JOB_FIELDS: dict[str, tuple[type | UnionType, str]] = {
     "k": (dict, "an object"),
     "et": (int, "an integer"),
 }
+NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""An escaped NUL, but not an escaped backslash before the text ``u0000``."""
 LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, which is where Python's time ends."""
 
@@ -70,7 +74,9 @@ def _plain_error(error: BaseException) -> dict[str, str]:
         return {"type": error.error_type, "message": error.message, "state": state.value}
     if isinstance(error.__cause__, WireFormatError):  # arq wraps what our deserializer raises
         error = error.__cause__
-    return {"type": type(error).__name__, "message": str(error), "state": RunState.FAILED.value}
+    # Database drivers put the statement and its parameters into the lines below the first.
+    message = str(error).strip().partition("\n")[0]
+    return {"type": type(error).__name__, "message": message, "state": RunState.FAILED.value}
 
 
 def dumps(data: dict[str, Any]) -> bytes:
@@ -82,6 +88,13 @@ def dumps(data: dict[str, Any]) -> bytes:
     return json.dumps(data, default=_plain, separators=(",", ":"), allow_nan=False).encode()
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
 def loads(data: bytes) -> dict[str, Any]:
     """Read a payload or result.
 
@@ -89,7 +102,8 @@ def loads(data: bytes) -> dict[str, Any]:
         WireFormatError: it is not a JSON object. Pickles, arq's default, are never opened.
     """
     try:
-        value = json.loads(data)
+        # Strictly UTF-8 and numbers that JSON has: what is read here must be writable again.
+        value = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise WireFormatError(f"not JSON: {error}; producers must use a JSON serializer, see docs/wire.md") from None
     if not isinstance(value, dict):
@@ -114,7 +128,19 @@ def read_job(data: bytes) -> dict[str, Any]:
             raise WireFormatError(f"{name!r} of a job must be {rule}; see docs/wire.md")
     if not 0 <= value["et"] <= LATEST_MS:
         raise WireFormatError("'et' of a job must be Unix time in milliseconds; see docs/wire.md")
+    if b"\\u" in data:
+        _check_text(data, value)
     return value
+
+
+def _check_text(data: bytes, value: dict[str, Any]) -> None:
+    """Refuse what a database cannot store; both can stand in JSON as an escape only."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise WireFormatError("a text of the job holds half a surrogate pair: write whole characters") from None
+    if NUL_ESCAPE.search(data):
+        raise WireFormatError("a text of the job holds a NUL character (U+0000): take it out")
 
 
 def read_result(data: bytes) -> WireResult:

@@ -29,6 +29,8 @@ from worker.runtime import Runtime
 
 HELD_ELSEWHERE_S = 5.0
 """Seconds after which an entry is looked at again whose run a living worker has."""
+LONGEST_ID = 255
+"""Characters of a run's id in the ledger."""
 RECORD_PATIENCE_S = 60.0
 """Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
 
@@ -50,6 +52,9 @@ def job_function(job: Job) -> JobFunction:
 
     async def perform_run(ctx: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Report | None:
         runtime: Runtime = ctx["runtime"]
+        if len(ctx["job_id"]) > LONGEST_ID or "\x00" in ctx["job_id"]:
+            message = f"a run's id has at most {LONGEST_ID} characters and no NUL: use a UUID version 7"
+            raise RunFailed(ctx["job_id"], "invalid_id", message)
         born = BornRun(
             kind=job.kind,
             queue=runtime.settings.queue_name,

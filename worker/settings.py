@@ -43,6 +43,7 @@ class Settings(JobSettings):
     log_format: Literal["console", "json"] = "console"
     """One line per event: for eyes, or one JSON object a line for machines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is logged. ``debug`` is a line for each entry that another worker holds."""
 
     @field_validator("redis_url")
     @classmethod

@@ -76,7 +76,7 @@ async def _rejects(session: AsyncSession, run_id: UUID) -> AsyncIterator[Sequenc
     while True:
         after = (ImportReject.run_id == run_id, ImportReject.line > last_line)
         sizes = select(ImportReject.line, func.length(ImportReject.raw)).where(*after).order_by(ImportReject.line)
-        lines = (await session.execute(sizes.limit(PAGE_ROWS))).tuples().all()
+        lines = (await session.execute(sizes.limit(PAGE_ROWS))).all()
         for first, last in _pages(lines):
             page = select(*columns).where(ImportReject.run_id == run_id, ImportReject.line.between(first, last))
             for reject in await session.execute(page.order_by(ImportReject.line)):

@@ -16,7 +16,7 @@ from tests.processes import CHECKOUT, clean_environment
 from tests.servers import wait_until
 from tests.servers.guard import signal_tree
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 ROWS = 500
 
 

@@ -36,9 +36,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000, help="rows of the killed imports (default: 200000)")
     parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
     parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
-    parser.add_argument(
-        "--file-mb", type=int, default=1000, help="size of the large file, 0 for none (default: 1000)"
-    )
+    parser.add_argument("--file-mb", type=int, default=1000, help="size of the large file, 0 for none (default: 1000)")
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}; the same again: make faults ARGS='--seed {seed}'", flush=True)

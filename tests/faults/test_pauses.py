@@ -23,7 +23,7 @@ from tests.processes import WorkerProcess
 
 ROWS = 20_000
 BATCH_ROWS = 500
-HEARTBEAT_TIMEOUT_S = 1.0
+HEARTBEAT_TIMEOUT_S = 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""A worker that dies exactly between two steps of a run, where a kill by the clock hardly ever lands."""
+"""Workers that die exactly between two steps of a run, where a kill by the clock hardly ever lands."""
 
+import asyncio
+import signal
 from pathlib import Path
 
-import pytest
 import redis
 
 from holdfast import wire
@@ -28,43 +29,48 @@ assert callable(getattr(module, {function!r}))
 setattr(module, {function!r}, die)
 main()
 """
+STEPS = {
+    "claimed in Redis, not admitted": ("worker.ledger", "admit"),
+    "admitted, nothing done": ("worker.run", "perform"),
+    "all rows loaded": ("jobs.import_tasks.job", "write_rejects"),
+    "rejects written, the end not committed": ("worker.ledger", "finish"),
+    "the end committed, Redis not told": ("worker.run", "report_outcome"),
+}
+CRASHES = 3
+"""The first and the last of them died without having the run."""
 
 
-@pytest.mark.parametrize(
-    ("module", "function", "crashes"),
-    [
-        pytest.param("worker.ledger", "admit", 0, id="claimed in Redis and not admitted"),
-        pytest.param("worker.run", "perform", 1, id="admitted and nothing done"),
-        pytest.param("jobs.import_tasks.job", "write_rejects", 1, id="all rows loaded"),
-        pytest.param("worker.ledger", "finish", 1, id="rejects written and the end not committed"),
-        pytest.param("worker.run", "report_outcome", 0, id="end committed and Redis not told"),
-    ],
-)
-async def test_next_worker_goes_on_from_every_step(
-    module: str, function: str, crashes: int, sqlite_url: str, redis_url: str, tmp_path: Path
-) -> None:
+async def test_next_worker_goes_on_from_every_step(sqlite_url: str, redis_url: str, tmp_path: Path) -> None:
     place = Place(sqlite_url, tmp_path, redis_url, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
     file = write_task_file(tmp_path / "tasks.csv", ROWS, seed=3, keyed=False)
     with file.path.open("rb") as content:
         spooled = spool(content, place.settings.spool_dir)
     async with place.watched() as watch:
         run_id = await place.enqueue(watch, file.request(spooled, batch_rows=BATCH_ROWS))
-        program = ("-c", DYING_WORKER.format(module=module, function=function))
-        with place.worker("dying", program=program) as dying:
-            assert dying.wait() == -9, dying.text
-        with redis.Redis.from_url(redis_url) as queue:
-            assert queue.exists(wire.IN_PROGRESS_KEY + str(run_id)), "the dead worker's claim must be in the way"
-        with place.worker("next") as following:
+        for step in STEPS:
+            await asyncio.to_thread(_die_at, place, step)
+            await watch.look(run_id)
+            assert wire.IN_PROGRESS_KEY + str(run_id) in _keys(redis_url), f"{step}: no claim was left in the way"
+            assert spooled.exists(), step
+        with place.worker("last") as last:
             async with Client(redis_url) as client:
                 report = await client.run(str(run_id), ImportReport).result(timeout_s=60)
-            assert following.terminate() == 0
-        await watch.look(run_id)
-        verdict = await judge(watch, run_id, file, crashes=crashes)
-
-        with redis.Redis.from_url(redis_url) as queue:
-            kept = set(queue.scan_iter("arq:*"))
+            assert last.terminate() == 0
+        verdict = await judge(watch, run_id, file, crashes=CRASHES)
 
     assert verdict.problems == []
     assert report.rows_read == ROWS
-    assert list(place.settings.spool_dir.iterdir()) == []
-    assert kept == {f"{wire.RESULT_KEY}{run_id}".encode()}
+    assert not spooled.exists()
+    assert _keys(redis_url) == {wire.RESULT_KEY + str(run_id)}
+
+
+def _die_at(place: Place, step: str) -> None:
+    module, function = STEPS[step]
+    program = ("-c", DYING_WORKER.format(module=module, function=function))
+    with place.worker(step, program=program) as worker:
+        assert worker.wait() == -signal.SIGKILL, f"{step}: {worker.text}"
+
+
+def _keys(redis_url: str) -> set[str]:
+    with redis.Redis.from_url(redis_url) as queue:
+        return {key.decode() for key in queue.scan_iter("arq:*") if key != wire.DEFAULT_QUEUE.encode()}

@@ -11,7 +11,7 @@ from db.repositories import job_run
 from db.repositories.job_run import RunRow
 from holdfast.states import RunState
 
-POLL_S = 0.005
+POLL_S = 0.01
 PATIENCE_S = 120.0
 
 

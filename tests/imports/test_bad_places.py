@@ -104,12 +104,15 @@ def test_places_that_an_ordinary_user_may_not_touch(tables: Tables, data_dir: Pa
     words = [json.dumps([str(word) for word in command]) for command in commands]
     ended = finish(start(*words, folder=open_path, program=("-c", AS_ORDINARY_USER)))
     data_dir.chmod(0o700)
-    assert ended.err.splitlines() == [
-        f"error: {secret} may not be read by this user (uid {user_id()}): give it read permission",
-        f"error: --rejects {closed}/rejects.csv: the folder {closed} cannot be written to; name a file in another one",
+    unreadable, unwritable, no_spool = ended.err.splitlines()
+    assert unreadable == f"error: {secret} may not be read by this user (uid {user_id()}): give it read permission"
+    assert unwritable == (
+        f"error: --rejects {closed}/rejects.csv: the folder {closed} cannot be written to; name a file in another one"
+    )
+    assert no_spool == (
         f"error: {path} cannot be copied into the spool {data_dir}/spool: Permission denied; let this user write there,"
-        " set HOLDFAST_DATA_DIR to another folder, or set IMPORT_ROOTS to the file's folder",
-    ]
+        " set HOLDFAST_DATA_DIR to another folder, or set IMPORT_ROOTS to the file's folder"
+    )
     assert ended.out.split() == ["2", "2", "2"]
     assert tables.runs() == []
     assert not (data_dir / "spool").exists()

@@ -30,10 +30,14 @@ def upgrade() -> None:
     {body}
 '''
 REBUILD_PARENTS = """
-    with op.batch_alter_table("users", recreate="always") as users:
-        users.alter_column("username", type_=sa.String(200), nullable=False)
-    with op.batch_alter_table("job_runs", recreate="always") as runs:
-        runs.add_column(sa.Column("note", sa.String(20)))
+    with op.batch_alter_table("users") as users:
+        users.alter_column("username", type_=sa.String(200), existing_type=sa.String(150), nullable=False)
+    with op.batch_alter_table("job_runs") as runs:
+        runs.alter_column("kind", type_=sa.String(120), existing_type=sa.String(100), nullable=False)
+"""
+ORPHANS = """
+    op.create_table("extra", sa.Column("x", sa.Integer()))
+    op.execute("DELETE FROM users")
 """
 
 
@@ -77,10 +81,8 @@ async def test_a_rebuilt_parent_table_keeps_its_children(manager: DatabaseManage
     scripts.add("parents", REBUILD_PARENTS)
     await scripts.upgrade()
     assert await migrate.current_revision(manager) == "parents"
-    async with manager.session(read_only=True) as session:
-        assert await scalar(manager, "SELECT count(*) FROM tasks") == before["tasks"] == 2
-        assert await scalar(manager, "SELECT count(*) FROM job_attempts") == before["job_attempts"] == 1
-        assert (await session.connection()).dialect.name == manager.engine.dialect.name
+    assert await counts(manager) == before
+    assert (before["tasks"], before["job_attempts"]) == (2, 1)
 
 
 async def test_without_our_care_sqlite_deletes_the_children_of_a_rebuilt_parent(sqlite_url: str) -> None:
@@ -110,9 +112,7 @@ async def test_a_migration_that_leaves_orphans_is_rolled_back(sqlite_url: str, t
     await fill(manager)
     before = await counts(manager)
     scripts = Scripts(tmp_path / "migrations", settings)
-    scripts.add(
-        "orphans", 'op.create_table("extra", sa.Column("x", sa.Integer()))\n    op.execute("DELETE FROM users")'
-    )
+    scripts.add("orphans", ORPHANS)
     with pytest.raises(RuntimeError, match="2 rows lost their parent, the first in table tasks") as caught:
         await scripts.upgrade()
     assert type(caught.value).__name__ == "ForeignKeysViolated"
@@ -122,9 +122,7 @@ async def test_a_migration_that_leaves_orphans_is_rolled_back(sqlite_url: str, t
     await manager.close()
 
 
-async def test_a_migration_that_fails_leaves_what_can_be_gone_on_from(
-    manager: DatabaseManager, scripts: Scripts
-) -> None:
+async def test_after_a_migration_that_fails_one_can_go_on(manager: DatabaseManager, scripts: Scripts) -> None:
     """Where DDL commits by itself, each migration that is through is on record; elsewhere all are taken back."""
     scripts.add("good", 'op.create_table("extra", sa.Column("x", sa.Integer(), primary_key=True))')
     scripts.add("bad", 'raise ValueError("no")')

@@ -182,6 +182,11 @@ NO_JOBS = (
     b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a.csv"}, "et": -1}',
     b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a.csv"}, "et": 1e300}',
     b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a.csv"}, "et": 900000000000000000}',
+    b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a.csv", "batch_rows": NaN}, "et": 1}',
+    b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a.csv", "batch_rows": 1e999}, "et": 1}',
+    b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a\\u0000.csv"}, "et": 1}',
+    b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a\\ud800.csv"}, "et": 1}',
+    b'{"t": null, "f": "import_tasks", "a": [], "k": {"source": "/a\xed\xa0\x80.csv"}, "et": 1}',
 )
 
 
@@ -209,3 +214,18 @@ async def test_an_entry_without_a_payload_fails(place: Workplace, pool: ArqRedis
     async with Client(place.redis_url) as client:
         with pytest.raises(RunFailed, match="job expired"):
             await client.run(run_id, ImportReport).result(timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("run_id", ["x" * 256, "an id with \x00"])
+async def test_an_id_that_the_ledger_cannot_hold_fails(place: Workplace, pool: ArqRedis, run_id: str) -> None:
+    await enqueued(pool, "import_tasks", source="/a.csv", _job_id=run_id)
+    async with Client(place.redis_url) as client:
+        with pytest.raises(RunFailed) as caught:
+            await client.run(run_id, ImportReport).result(timeout_s=PATIENCE_S)
+    assert caught.value.error_type == "invalid_id"
+
+
+async def test_an_escaped_backslash_is_no_escape(pool: ArqRedis) -> None:
+    job = await enqueued(pool, "import_tasks", source="/etc/\\u0000")
+    with pytest.raises(SerializationError, match="outside_roots"):
+        await job.result(timeout=PATIENCE_S, poll_delay=0.02)

@@ -1,0 +1,65 @@
+"""The ids of runs."""
+
+import threading
+import time
+
+import pytest
+
+from db.repositories.job_run import as_uuid7
+from holdfast.ids import uuid7
+
+
+def test_the_layout_is_that_of_rfc_9562() -> None:
+    before = time.time_ns() // 1_000_000
+    one = uuid7()
+    after = time.time_ns() // 1_000_000
+    assert (one.version, one.variant) == (7, "specified in RFC 4122")
+    assert before <= one.int >> 80 <= after
+
+
+def test_the_known_example_of_the_rfc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Appendix A.6 of RFC 9562, from its time and its random bits."""
+    random = (0xCC3 << 64 | 0b01 << 62 | 0x18C4DC0C0C07398F & (1 << 62) - 1).to_bytes(10)
+    monkeypatch.setattr("os.urandom", lambda count: random[-count:])
+    monkeypatch.setattr("time.time_ns", lambda: 0x017F22E279B0 * 1_000_000)
+    assert str(uuid7()) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+def test_later_ids_sort_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for milliseconds in (0, 1, 1_767_225_600_000, 1_767_225_600_001, (1 << 48) - 1):
+        monkeypatch.setattr("time.time_ns", lambda now=milliseconds: now * 1_000_000)
+        made.append(uuid7())
+    assert made == sorted(made)
+    assert [str(one) for one in made] == sorted(str(one) for one in made)
+
+
+def test_ids_made_at_once_differ() -> None:
+    made: list[object] = []
+    threads = [threading.Thread(target=lambda: made.extend(uuid7() for _ in range(2_000))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 8_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "00000000-0000-4000-8000-000000000000",
+        "017F22E2-79B0-7CC3-98C4-DC0C0C07398F",
+        "017f22e279b07cc398c4dc0c0c07398f",
+        "{017f22e2-79b0-7cc3-98c4-dc0c0c07398f}",
+        "017f22e2-79b0-7cc3-98c4-dc0c0c07398f ",
+    ],
+)
+def test_only_the_usual_form_of_a_version_7_is_one(text: str) -> None:
+    assert as_uuid7(text) is None
+
+
+def test_our_own_ids_are_ones() -> None:
+    one = uuid7()
+    assert as_uuid7(str(one)) == one

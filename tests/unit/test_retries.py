@@ -1,0 +1,67 @@
+"""Whether and when a failed attempt is tried again."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from db.errors import DatabaseUnavailable
+from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
+from worker.retries import SLOWEST_BACKOFF_S, Outcome, backoff_s, classify
+
+TRANSIENT = [
+    DatabaseUnavailable("no connection"),
+    PoolTimeoutError("QueuePool limit"),
+    ConnectionResetError(104, "reset by peer"),
+    OperationalError("UPDATE x", {}, Exception("database is locked")),
+    TimeoutError(),
+]
+FINAL = [ValueError("line one\nline two"), KeyError("x"), JobFailed("missing_column", "no column 'key'")]
+
+
+@given(st.integers(min_value=1, max_value=10**6))
+def test_the_pause_lies_below_its_bound(attempt: int) -> None:
+    assert 0.0 <= backoff_s(attempt) <= min(SLOWEST_BACKOFF_S, 2.0 ** min(attempt, 30))
+
+
+def test_the_pause_is_drawn_from_the_whole_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    for end, expected in ((max, [2.0, 4.0, 8.0, 256.0, 300.0, 300.0]), (min, [0.0] * 6)):
+        monkeypatch.setattr("random.uniform", end)
+        assert [backoff_s(attempt) for attempt in (1, 2, 3, 8, 9, 100)] == expected
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(error: Exception) -> None:
+    for attempt in (1, 2):
+        outcome = classify(error, attempt=attempt, max_attempts=3)
+        assert outcome.name == "retry"
+        assert 0.0 <= outcome.delay_s <= 2.0**attempt
+        assert outcome.error is not None
+        assert outcome.error["type"] == type(error).__name__
+    last = classify(error, attempt=3, max_attempts=3)
+    assert last.name == "failed"
+    assert last.error is not None
+    assert last.error["message"].endswith("; given up after 3 attempts")
+    assert last.error["type"] == type(error).__name__
+
+
+@pytest.mark.parametrize("error", FINAL, ids=lambda error: type(error).__name__)
+def test_what_will_not_pass_fails_at_once(error: Exception) -> None:
+    outcome = classify(error, attempt=1, max_attempts=5)
+    assert outcome.name == "failed"
+    assert outcome.error is not None
+    assert "\n" not in outcome.error["message"]
+
+
+def test_the_jobs_own_word_is_kept() -> None:
+    outcome = classify(JobFailed("missing_column", "no column 'key'"), attempt=1, max_attempts=5)
+    assert outcome == Outcome("failed", error={"type": "missing_column", "message": "no column 'key'"})
+
+
+def test_an_interruption_is_no_error() -> None:
+    assert classify(RunInterrupted(), attempt=1, max_attempts=1) == Outcome("interrupted")
+
+
+def test_a_lost_fence_is_lost() -> None:
+    assert classify(FenceLost("taken over"), attempt=1, max_attempts=5).name == "lost"

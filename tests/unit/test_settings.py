@@ -1,0 +1,238 @@
+"""The settings: defaults, what wins over what, and what a wrong value is answered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy.engine import URL
+
+from db.settings import DatabaseSettings
+from jobs.settings import JobSettings
+from tests.processes import CHECKOUT, clean_environment
+from worker.settings import Settings, embedded_environment
+
+Environment = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def no_env_file(monkeypatch: Environment, tmp_path: Path) -> Path:
+    """The developer's `.env` is out of sight; returns where a test can write one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOLDFAST_DATA_DIR")
+    return tmp_path / ".env"
+
+
+def problem_of(name: str, value: str, monkeypatch: Environment) -> str:
+    """Return what is said about one wrong setting: its name, and the rule."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    (error,) = caught.value.errors()
+    assert str(error["loc"][0]).upper() == name
+    return error["msg"]
+
+
+def test_the_pools_defaults() -> None:
+    settings = DatabaseSettings()
+    assert settings.database_pool_size == 5
+    assert settings.database_max_overflow == 10
+    assert settings.database_pool_timeout == 30
+    assert settings.database_pool_recycle == 3600
+    assert (settings.sql_echo, settings.debug) == (False, False)
+
+
+def test_with_nothing_configured_database_and_queue_are_in_the_data_folder(tmp_path: Path) -> None:
+    settings = Settings()
+    assert settings.url == URL.create("sqlite+aiosqlite", database=str(tmp_path / "data" / "holdfast.db"))
+    assert settings.redis_address == f"unix://{tmp_path / 'data' / 'queue.sock'}"
+    assert settings.database_is_embedded
+    assert settings.database_migrates_itself
+    assert settings.queue_is_embedded
+    assert settings.import_roots == ()
+
+
+def test_database_and_queue_default_independently(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://localhost:6379/0")
+    settings = Settings()
+    assert (settings.database_is_embedded, settings.queue_is_embedded) == (True, False)
+    monkeypatch.delenv("REDIS_URL")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/tasks")
+    settings = Settings()
+    assert (settings.database_is_embedded, settings.queue_is_embedded) == (False, True)
+    assert not settings.database_migrates_itself
+
+
+def test_postgresql_in_parts(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "db.example")
+    assert DatabaseSettings().url == URL.create("postgresql+asyncpg", "postgres", None, "db.example", 5432, "postgres")
+    for name, value in {"PORT": "6000", "USER": "ada", "PASSWORD": "p@:/% ", "DB": "tasks"}.items():
+        monkeypatch.setenv(f"POSTGRES_{name}", value)
+    assert DatabaseSettings().url == URL.create("postgresql+asyncpg", "ada", "p@:/% ", "db.example", 6000, "tasks")
+    assert not DatabaseSettings().database_is_embedded
+
+
+def test_database_url_wins_over_the_parts(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
+    monkeypatch.setenv("DATABASE_URL", "mysql://ada@db.example/tasks")
+    assert DatabaseSettings().url == URL.create("mysql+asyncmy", "ada", None, "db.example", None, "tasks")
+
+
+def test_a_database_in_memory_migrates_itself(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("DATABASE_URL", ":memory:")
+    assert DatabaseSettings().database_migrates_itself
+    assert not DatabaseSettings().database_is_embedded
+
+
+def test_env_file_is_read_and_the_environment_wins(no_env_file: Path, monkeypatch: Environment) -> None:
+    no_env_file.write_text("MAX_JOBS=7\nDATABASE_POOL_SIZE=3\nREDIS_URL=redis://there\nUNKNOWN_TO_US=1\n")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "4")
+    settings = Settings()
+    assert (settings.max_jobs, settings.database_pool_size) == (7, 4)
+    assert settings.redis_address == "redis://there"
+
+
+def test_an_empty_variable_means_the_default_whatever_env_file_says(
+    no_env_file: Path, monkeypatch: Environment
+) -> None:
+    no_env_file.write_text("DATABASE_URL=postgresql://production/tasks\nREDIS_URL=redis://production\nMAX_JOBS=7\n")
+    for name in ("DATABASE_URL", "POSTGRES_HOST", "REDIS_URL", "MAX_JOBS", "IMPORT_ROOTS"):
+        monkeypatch.setenv(name, "")
+    settings = Settings()
+    assert (settings.database_is_embedded, settings.queue_is_embedded, settings.max_jobs) == (True, True, 10)
+
+
+def test_the_demos_environment_reaches_no_configured_server(
+    no_env_file: Path, monkeypatch: Environment, tmp_path: Path
+) -> None:
+    no_env_file.write_text(
+        "DATABASE_URL=postgresql://production/tasks\nREDIS_URL=redis://production\nPOSTGRES_HOST=x\n"
+    )
+    monkeypatch.setenv("DATABASE_URL", "postgresql://production/tasks")
+    monkeypatch.setenv("MAX_JOBS", "3")
+    for name, value in embedded_environment(tmp_path / "demo").items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert (settings.database_is_embedded, settings.queue_is_embedded, settings.max_jobs) == (True, True, 3)
+    assert settings.url.database == str(tmp_path / "demo" / "holdfast.db")
+
+
+def test_import_roots_are_separated_by_colons(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("IMPORT_ROOTS", "/imports:/srv/with blanks::/\u00e4")
+    assert JobSettings().import_roots == (Path("/imports"), Path("/srv/with blanks"), Path("/\u00e4"))
+
+
+def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
+    rule = "Value error, 'imports' is relative but must be absolute: write the folder's whole path"
+    assert problem_of("IMPORT_ROOTS", "/srv:imports", monkeypatch) == rule
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
+        ("DATABASE_POOL_SIZE", "many", "valid integer"),
+        ("DATABASE_MAX_OVERFLOW", "-1", "greater than or equal to 0"),
+        ("DATABASE_POOL_TIMEOUT", "0", "greater than 0"),
+        ("DATABASE_POOL_RECYCLE", "-2", "greater than or equal to -1"),
+        ("POSTGRES_PORT", "65536", "less than or equal to 65535"),
+        ("SQL_ECHO", "perhaps", "valid boolean"),
+        ("MAX_JOBS", "0", "greater than or equal to 1"),
+        ("SHUTDOWN_GRACE_S", "-1", "greater than or equal to 0"),
+        ("HEARTBEAT_INTERVAL_S", "0", "greater than 0"),
+        ("QUEUE_NAME", "q" * 101, "at most 100 characters"),
+        ("LOG_FORMAT", "xml", "'console' or 'json'"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("DATABASE_URL", "oracle://localhost/tasks", "begins with oracle:// but must begin with one of"),
+        ("REDIS_URL", "http://localhost", "must begin with redis://, rediss:// or unix://"),
+        ("REDIS_URL", "localhost:6379", "must begin with redis://"),
+        ("REDIS_URL", "redis://:half/other@localhost:6379/0", "no number for a port: write special characters"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_rule(name: str, value: str, rule: str, monkeypatch: Environment) -> None:
+    assert rule in problem_of(name, value, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "POSTGRES_PASSWORD"])
+def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environment) -> None:
+    secret = {"DATABASE_URL": "postgresql://ada:canary-81@db/x", "REDIS_URL": "redis://:canary-81@db:1/0"}
+    monkeypatch.setenv("POSTGRES_HOST", "db")
+    monkeypatch.setenv(name, secret.get(name, "canary-81"))
+    settings = Settings()
+    texts = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json(), settings.queue_home]
+    texts += [repr(settings.url), str(settings.url)]
+    assert "canary" not in " ".join(texts)
+    assert "canary" in settings.redis_address + settings.url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "canary-82"),
+        ("DATABASE_URL", "oracle://ada:canary-82@db/x"),
+        ("DATABASE_URL", "postgresql://ada:canary-82@db"),
+        ("REDIS_URL", "canary-82"),
+        ("REDIS_URL", "redis://:canary-82/canary-82@db"),
+    ],
+)
+def test_a_secret_is_in_no_error_of_the_settings(name: str, value: str, monkeypatch: Environment) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "canary" not in f"{caught.value} {caught.value!r}"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().max_jobs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("url", "home"),
+    [
+        ("redis://ada:secret@db.example:7000/3?timeout=1", "redis://db.example:7000/3"),
+        ("rediss://db.example", "rediss://db.example:6379"),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+    ],
+)
+def test_the_queues_home_names_the_place(url: str, home: str, monkeypatch: Environment) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    assert Settings().queue_home == home
+
+
+def test_embedded_queues_of_different_folders_have_different_homes(monkeypatch: Environment) -> None:
+    homes = set()
+    for folder in ("one", "two", "t" * 200):
+        monkeypatch.setenv("HOLDFAST_DATA_DIR", folder)
+        homes.add(Settings().queue_home)
+    assert len(homes) == 3
+    assert max(map(len, homes)) <= 255
+
+
+@pytest.mark.parametrize("debug", ["false", "true"])
+def test_check_shows_no_secret(tmp_path: Path, debug: str) -> None:
+    secrets = {
+        "DATABASE_URL": "postgresql://ada:canary-83@127.0.0.1:1/x?password=canary-83",
+        "REDIS_URL": "redis://:canary-83@127.0.0.1:1/0",
+        "POSTGRES_PASSWORD": "canary-83",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in secrets.items()))
+    words = [sys.executable, "-m", "worker", "check"]
+    environment = clean_environment(DEBUG=debug, HOLDFAST_DATA_DIR=str(tmp_path))
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "canary" not in result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split("=")[0] for line in lines] == ["DATABASE_URL", "REDIS_URL"]
+    assert "ada:***@127.0.0.1:1" in lines[0]
+
+
+def test_each_setting_says_what_it_means() -> None:
+    for model in (DatabaseSettings, JobSettings, Settings):
+        source = (CHECKOUT / f"{model.__module__.replace('.', '/')}.py").read_text()
+        undocumented = {"postgres_port", "postgres_user", "postgres_password", "postgres_db"}  # told with the host
+        for name in set(model.__annotations__) - undocumented - {"model_config"}:
+            field, _, rest = source.partition(f"\n    {name}: ")
+            assert field
+            assert rest.partition("\n")[2].lstrip().startswith('"""'), f"{name} has no docstring"
