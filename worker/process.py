@@ -50,6 +50,7 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         finally:
             if watch is not None:
                 watch.cancel()
+            await asyncio.shield(_drain(worker, runtime))
             for task in worker.tasks.values():
                 if not task.cancelling():  # a second time would tear it away from recording how it ended
                     task.cancel()
@@ -59,6 +60,14 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
 def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
     """Whether a signal or the end of a burst cancelled the worker's main task, and not whoever awaits it."""
     return runtime.draining.is_set() or not worker.allow_pick_jobs
+
+
+async def _drain(worker: Worker, runtime: Runtime) -> None:
+    # Also an inline worker whose own run is over may have taken others: they end at their next batch, too.
+    worker.allow_pick_jobs = False
+    runtime.draining.set()
+    if worker.tasks:
+        await asyncio.wait(worker.tasks.values(), timeout=runtime.settings.shutdown_grace_s)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
 from holdfast.states import RunState
 from jobs.context import RunContext
+from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.registry import Job
 from worker import ledger
 from worker.ledger import Admitted, AlreadyOver, HeldElsewhere
@@ -238,4 +239,6 @@ def _invalid_request(error: ValidationError) -> dict[str, Any]:
 
 
 def _is_expected(error: Exception) -> bool:
-    return describe(error)["type"] != type(error).__name__ or is_transient(error) or isinstance(error, TimeoutError)
+    if isinstance(error, RunInterrupted | FenceLost | TimeoutError):
+        return True
+    return describe(error)["type"] != type(error).__name__ or is_transient(error)

@@ -61,7 +61,7 @@ async def kill_and_restart(place: Place, file: TaskFile, moments: Sequence[Momen
             landed += 1
             fence = max(seen.fence, left.fence)
         with place.worker("worker-last") as worker:
-            await watch.until_over(run_id)
+            await watch.until_over(run_id, worker=worker)
             await asyncio.to_thread(worker.wait_for, "worker started")
             code = worker.terminate()
         assert code == 0, f"the worker ended with exit code {code} and printed:\n{worker.text}"
@@ -75,6 +75,6 @@ async def _await_moment(
         # A new fence: this worker, not the one before it, has the run.
         return sample.state is RunState.RUNNING and sample.fence > after_fence and sample.rows_read >= moment.rows_read
 
-    seen = await watch.until(run_id, has_come, alive=lambda: worker.alive)
+    seen = await watch.until(run_id, has_come, worker=worker)
     await asyncio.sleep(moment.delay_s)
     return seen

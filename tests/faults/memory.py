@@ -54,7 +54,7 @@ async def measure_import(place: Place, size_bytes: int, *, timeout_s: float) -> 
     async with place.watched() as watch:
         run_id = await place.enqueue(watch, ImportTasks(source=str(path), mapping=MAPPING))
         with place.worker() as worker:
-            ended = await watch.until_over(run_id, alive=lambda: worker.alive, timeout_s=timeout_s)
+            ended = await watch.until_over(run_id, worker=worker, timeout_s=timeout_s)
             peak_mib = peak_rss_mib(worker.pid)
             assert worker.terminate() == 0
     counted = {name: count for name, count in ended.counters.items() if count}

@@ -21,7 +21,7 @@ async def test_every_damage_is_found(sqlite_url: str, tmp_path: Path) -> None:
     async with place.watched() as watch:
         run_id = await place.enqueue(watch, file.request())
         with place.worker() as worker:
-            over = await watch.until_over(run_id, alive=lambda: worker.alive)
+            over = await watch.until_over(run_id, worker=worker)
             assert worker.terminate() == 0
         assert (await judge(watch, run_id, file, crashes=0)).problems == []
 

@@ -31,7 +31,7 @@ async def test_import_survives_a_killed_database(
         async with place.watched() as watch:
             run_id = await place.enqueue(watch, file.request(batch_rows=BATCH_ROWS))
             with place.worker() as worker:
-                await watch.until(run_id, lambda now: now.rows_read >= ROWS // 4, alive=lambda: worker.alive)
+                await watch.until(run_id, lambda now: now.rows_read >= ROWS // 4, worker=worker)
                 server.kill()
                 await asyncio.to_thread(worker.wait_for, "cannot be recorded yet")
                 await asyncio.to_thread(server.start)

@@ -1,6 +1,7 @@
 """An eye on a run's row in the ledger, over connections that the workers do not know of."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,6 +11,7 @@ from db.errors import is_transient
 from db.repositories import job_run
 from db.repositories.job_run import RunRow
 from holdfast.states import RunState
+from tests.processes import WorkerProcess
 
 POLL_S = 0.01
 PATIENCE_S = 120.0
@@ -63,7 +65,7 @@ class Watch:
         run_id: UUID,
         condition: Callable[[Sample], bool],
         *,
-        alive: Callable[[], bool] = lambda: True,
+        worker: WorkerProcess | None = None,
         timeout_s: float = PATIENCE_S,
     ) -> Sample:
         """Looks until the condition holds or the run is over; returns what was seen then.
@@ -71,23 +73,29 @@ class Watch:
         Args:
             run_id: the run.
             condition: what is waited for.
-            alive: whether the wait makes sense at all, as long as a worker lives.
+            worker: without which nothing will happen any more.
             timeout_s: seconds after which it is given up.
 
         Raises:
             AssertionError: it did not come to pass.
         """
-        async with asyncio.timeout(timeout_s):
-            while True:
-                lived = alive()
-                sample = await self.look(run_id)
-                if sample is not None and (condition(sample) or sample.state.is_over):
-                    return sample
-                assert lived, f"the worker has ended; the run stands at {sample}"
-                await asyncio.sleep(POLL_S)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            lived = worker is None or worker.alive
+            sample = await self.look(run_id)
+            if sample is not None and (condition(sample) or sample.state.is_over):
+                return sample
+            assert lived, f"the worker has ended; the run stands at {sample}; {_last_words(worker)}"
+            in_time = time.monotonic() < deadline
+            assert in_time, f"after {timeout_s} s the run stands at {sample}; {_last_words(worker)}"
+            await asyncio.sleep(POLL_S)
 
     async def until_over(
-        self, run_id: UUID, *, alive: Callable[[], bool] = lambda: True, timeout_s: float = PATIENCE_S
+        self, run_id: UUID, *, worker: WorkerProcess | None = None, timeout_s: float = PATIENCE_S
     ) -> Sample:
         """Looks until the run is over, as `until`."""
-        return await self.until(run_id, lambda sample: False, alive=alive, timeout_s=timeout_s)
+        return await self.until(run_id, lambda sample: False, worker=worker, timeout_s=timeout_s)
+
+
+def _last_words(worker: WorkerProcess | None) -> str:
+    return "" if worker is None else f"the worker has printed:\n{worker.text}"

@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from holdfast.errors import QueueUnavailable
 from tests.cli.command import finish, invoke, start
 from tests.cli.tables import Tables
 from tests.imports.files import write
@@ -162,3 +164,19 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     ended = invoke("import", write(tmp_path, "title\none\n"))
     assert ended.code == 2
     assert ended.line.startswith(f"{tmp_path}/tasks.csv cannot be copied into the spool {tmp_path}/data/spool: ")
+
+
+@pytest.mark.parametrize(("outcome", "copies"), [("refused", 0), ("unknown", 1)])
+def test_a_copy_that_a_run_may_need_is_kept(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Literal["refused", "unknown"], copies: int
+) -> None:
+    """Redis may have taken the request although it did not answer."""
+
+    async def unavailable(*_: object, **__: object) -> None:
+        raise QueueUnavailable("Redis is out of reach: no answer", outcome=outcome)
+
+    monkeypatch.setattr("worker.cli.imports.enqueue_request", unavailable)
+    ended = invoke("import", write(tmp_path, "title\none\n"))
+    line = "REDIS_URL: Redis is out of reach: no answer; start the server or correct the URL"
+    assert (ended.code, ended.line) == (1, line)
+    assert len(list((data_dir / "spool").iterdir())) == copies

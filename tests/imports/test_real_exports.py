@@ -67,7 +67,11 @@ def read_export(path: Path) -> dict[str, tuple[str, str, dict[str, str]]]:
 
 
 def loaded(tables: Tables) -> dict[str | None, tuple[str, str | None, object]]:
-    return {key: (task.title, task.description, task.metadata_json) for key, task in tables.by_key().items()}
+    """Returns the same of every task in the tables that no state was given for."""
+    tasks = tables.by_key().items()
+    return {
+        key: (task.title, task.description, task.metadata_json) for key, task in tasks if task.status.value == "PENDING"
+    }
 
 
 def test_whole_files(place: Place, tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_whole_files(place: Place, tmp_path: Path) -> None:
 
 
 def check_generated_file(place: Place, folder: Path) -> None:
-    rows, seed, path = 1500, 13, folder / "generated.csv"
+    rows, seed, path = 700, 13, folder / "generated.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         counts = write_tasks(file, rows, seed)
     bad = sum(counts.rejected.values())
@@ -109,7 +113,6 @@ def check_real_exports(place: Place) -> None:
     assert any(title != title.strip() for title, _, _ in expected.values())
     found = loaded(place.tables)
     assert {key: found[key] for key in expected} == expected
-    assert {task.status.value for task in place.tables.tasks() if task.external_key in expected} == {"PENDING"}
     assert list(place.tables.users().values()) == ["importer"]
 
 

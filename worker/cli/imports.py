@@ -11,6 +11,7 @@ import click
 from pydantic import ValidationError
 
 from db.repositories.job_run import RunRow
+from holdfast.errors import QueueUnavailable
 from holdfast.requests import ImportReport, ImportTasks
 from holdfast.states import RunState
 from worker.cli.database import open_database
@@ -92,9 +93,12 @@ class Handover:
 
     async def enqueue(self) -> UUID:
         """Enqueue the request; returns the run's id."""
-        run_id = await enqueue_request(self.settings, self.request)
         self.is_needed = True
-        return run_id
+        try:
+            return await enqueue_request(self.settings, self.request)
+        except QueueUnavailable as error:
+            self.is_needed = error.outcome == "unknown"
+            raise
 
 
 def build_import(file: str, options: Mapping[str, Any]) -> ImportTasks:

@@ -32,12 +32,12 @@ def runs() -> None:
 
 
 @runs.command("list", epilog="Example: python -m worker runs list --state failed --limit 20 --json")
-@click.option("--state", type=click.Choice(STATES))
-@click.option("--kind", metavar="KIND")
-@click.option("--queue", metavar="Q")
+@click.option("--state", type=click.Choice(STATES), help="Only runs in this state.")
+@click.option("--kind", metavar="KIND", help="Only runs of this kind, as import_tasks.")
+@click.option("--queue", metavar="Q", help="Only runs of this queue.")
 @click.option("--since", metavar="TIME", help="Enqueued at or after: ISO 8601; UTC where no offset is given.")
-@click.option("--until", metavar="TIME", help="Enqueued before.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--until", metavar="TIME", help="Enqueued before, written alike.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs on a page.")
 @click.option("--cursor", metavar="CURSOR", help="The next page: next_cursor of the one before.")
 @json_option
 @async_command

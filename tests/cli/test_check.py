@@ -1,0 +1,84 @@
+"""`check`: every problem at once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import invoke
+from tests.servers import RedisServer, free_port
+from tests.skips import made_or_skipped
+
+KEYS = ["setting", "value", "rule", "advice"]
+
+
+def test_nothing_is_wrong(tmp_path: Path) -> None:
+    ended = invoke("check", "--json")
+    assert (ended.code, ended.document) == (0, {"problems": []})
+    ended = invoke("check")
+    assert (ended.code, ended.out, ended.err) == (0, "", "no problems\n")
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_settings_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "oracle://u:canary@h/x")
+    monkeypatch.setenv("MAX_JOBS", "0")
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    ended = invoke("check", "--json")
+    problems = ended.document["problems"]
+    assert ended.code == 2
+    assert [list(problem) for problem in problems] == [KEYS] * 3
+    assert {problem["setting"]: problem["value"] for problem in problems} == {
+        "DATABASE_URL": "***",
+        "MAX_JOBS": "0",
+        "LOG_FORMAT": "xml",
+    }
+    assert "canary" not in ended.out + ended.err
+    lines = invoke("check").out.splitlines()
+    rule, advice = "should be greater than or equal to 1", "correct MAX_JOBS in the environment or in .env"
+    assert f"MAX_JOBS=0: {rule}; {advice}" in lines
+    assert len(lines) == 3
+
+
+def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    redis_port, database_port = free_port(), free_port()
+    (tmp_path / "file").touch()
+    settings = {
+        "MAX_JOBS": "100",
+        "HEARTBEAT_TIMEOUT_S": "3",
+        "HOLDFAST_DATA_DIR": f"{tmp_path}/file/data",
+        "IMPORT_ROOTS": f"{tmp_path}:{tmp_path}/nothing",
+        "DATABASE_URL": f"postgresql://u:canary@127.0.0.1:{database_port}/x",
+        "REDIS_URL": f"redis://:canary@127.0.0.1:{redis_port}/0",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    ended = invoke("check", "--json")
+    found = {problem["setting"]: problem for problem in ended.document["problems"]}
+    assert ended.code == 1
+    assert set(found) == set(settings)
+    assert found["IMPORT_ROOTS"]["value"] == f"{tmp_path}/nothing"
+    assert found["MAX_JOBS"]["advice"] == "raise the pool or lower MAX_JOBS"
+    assert "canary" not in ended.out + ended.err
+    ended = invoke("check")
+    assert ended.code == 1
+    assert len(ended.out.splitlines()) == 6
+    assert ended.err == "6 problems\n"
+
+
+def test_a_database_that_is_not_migrated(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    ended = invoke("check", "--json")
+    (problem,) = ended.document["problems"]
+    assert ended.code == 1
+    assert (problem["setting"], problem["advice"]) == ("DATABASE_URL", "run `python -m worker db upgrade`")
+    assert invoke("db", "upgrade").code == 0
+    assert invoke("check", "--json").document == {"problems": []}
+
+
+def test_a_redis_that_may_throw_runs_away(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    with made_or_skipped(lambda: RedisServer(extra_args=["--maxmemory-policy", "allkeys-lru"]), pytestconfig) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        ended = invoke("check", "--json")
+    (problem,) = ended.document["problems"]
+    assert (ended.code, problem["setting"]) == (1, "REDIS_URL")
+    assert problem["rule"].startswith("its maxmemory-policy is allkeys-lru")

@@ -1,0 +1,86 @@
+"""Every command explains itself, and wrong usage is one line."""
+
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from tests.cli.command import PROGRAM, invoke
+from worker.cli import main
+
+
+def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+ALL = dict(commands())
+GROUPS = [(name,) for name, command in main.commands.items() if isinstance(command, click.Group)]
+
+
+def test_the_commands() -> None:
+    assert {" ".join(path) for path in ALL} == {
+        "run",
+        "check",
+        "enqueue",
+        "import",
+        "runs list",
+        "runs show",
+        "db upgrade",
+        "db current",
+        "demo",
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_each_command_has_help_with_an_example_and_json(path: tuple[str, ...]) -> None:
+    command = ALL[path]
+    ended = invoke(*path, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"Usage: {PROGRAM} {' '.join(path)} ")
+    assert "--json" in ended.out
+    assert command.epilog is not None
+    example = shlex.split(command.epilog)
+    assert example[0] == "Example:"
+    program = example.index("-m")
+    assert tuple(example[program + 1 : program + 2 + len(path)]) == ("worker", *path)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{parameter.name} of {path} is not explained"
+
+
+@pytest.mark.parametrize("path", [(), *GROUPS], ids=" ".join)
+def test_each_group_has_help(path: tuple[str, ...]) -> None:
+    ended = invoke(*path, "-h")
+    assert ended.code == 0
+    assert "Commands:" in ended.out
+    bare = invoke(*path)
+    assert (bare.code, bare.out) == (2, "")
+    assert bare.err == ended.out
+
+
+WRONG_USAGE = {
+    "bogus": "No such command 'bogus'; see `python -m worker --help`",
+    "runs bogus": "No such command 'bogus'; see `python -m worker runs --help`",
+    "import": "Missing argument 'FILE'; see `python -m worker import --help`",
+    "import a.csv b.csv": "Got unexpected extra argument (b.csv); see `python -m worker import --help`",
+    "import a.csv --mpa title=t": "No such option '--mpa'. (Did you mean one of: '--format', '--map'?);"
+    " see `python -m worker import --help`",
+    "import a.csv --map": "Option '--map' requires an argument",
+    "run --max-jobs many": "Invalid value for '--max-jobs': 'many' is not a valid integer;"
+    " see `python -m worker run --help`",
+    "run --max-jobs 0": "MAX_JOBS=0 should be greater than or equal to 1;"
+    " correct MAX_JOBS in the environment or in .env",
+    "--bogus": "No such option '--bogus'; see `python -m worker --help`",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_USAGE)
+def test_wrong_usage_is_one_line(words: str) -> None:
+    ended = invoke(*words.split())
+    assert ended.code == 2
+    assert ended.line == WRONG_USAGE[words]
