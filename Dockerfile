@@ -23,6 +23,8 @@ COPY holdfast holdfast
 COPY db db
 COPY jobs jobs
 COPY worker worker
+# What `demo` imports.
+COPY samples/tasks.csv samples/tasks.csv
 
 USER 10001:10001
 

@@ -8,7 +8,7 @@ from sqlalchemy import String, Uuid, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.types import UtcDateTime, json_column_type, utc_now
-from holdfast.ids import uuid7
+from holdfast.outbox import uuid7
 
 
 def now() -> datetime:

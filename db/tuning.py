@@ -19,7 +19,14 @@ SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-MYSQL_STATEMENTS = ("SET SESSION time_zone = '+00:00'", f"SET SESSION sql_mode = '{SQL_MODES}'")
+IDLE_TRANSACTION_S = 60
+"""Seconds after which the server ends a transaction whose client is frozen between two statements. MySQL has no such
+setting; there, whoever takes a run over ends the session by its named lock."""
+MYSQL_STATEMENTS = (
+    "SET SESSION time_zone = '+00:00'",
+    f"SET SESSION sql_mode = '{SQL_MODES}'",
+    f"/*M! SET SESSION idle_transaction_timeout = {IDLE_TRANSACTION_S} */",  # MariaDB only
+)
 
 
 def engine_options(url: URL) -> dict[str, Any]:
@@ -29,7 +36,11 @@ def engine_options(url: URL) -> dict[str, Any]:
         return {
             "connect_args": {
                 "timeout": 10,  # seconds to connect
-                "server_settings": {"timezone": "UTC", "application_name": "holdfast"},
+                "server_settings": {
+                    "timezone": "UTC",
+                    "application_name": "holdfast",
+                    "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_S * 1000),
+                },
             }
         }
     if backend in {"mysql", "mariadb"}:

@@ -43,6 +43,14 @@ class Client:
         """Close the connections to Redis."""
         await self._connection.close()
 
+    async def ping(self) -> None:
+        """Ask Redis for a sign of life.
+
+        Raises:
+            QueueUnavailable: it gave none.
+        """
+        await self._connection.call("PING")
+
     async def enqueue(
         self, request: JobRequest[ReportT], *, at: datetime | None = None, run_id: str | None = None
     ) -> Run[ReportT]:

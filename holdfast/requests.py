@@ -68,7 +68,8 @@ class ImportTasks(JobRequest[ImportReport]):
     source: str = Field(min_length=1, max_length=4096)
     """An absolute path as the worker sees it, under one of its ``IMPORT_ROOTS``."""
     mapping: dict[str, str] = {}
-    """Field of the task -> column of the file. Empty: each column that has a field's name is that field."""
+    """Field of the task -> column of the file. Empty, or with ``external_key`` alone: each other column that has a
+    field's name is that field."""
     constants: dict[str, str] = {}
     """Field of the task -> the same value for every row."""
     user: str = Field(default="importer", min_length=1, max_length=150)

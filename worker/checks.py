@@ -4,7 +4,7 @@ import os
 from dataclasses import asdict, dataclass
 
 from redis import asyncio as redis_asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from db import migrate
 from db.connection import DatabaseManager
@@ -107,7 +107,7 @@ async def _redis(settings: Settings) -> list[Problem]:
     client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
     try:
         await client.ping()
-        policy = (await client.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+        policy = await _eviction_policy(client)
     except (RedisError, OSError) as error:
         return [Problem("REDIS_URL", settings.queue_home, first_line(error), "start the server or correct the URL")]
     finally:
@@ -116,3 +116,11 @@ async def _redis(settings: Settings) -> list[Problem]:
         return []
     rule = f"its maxmemory-policy is {policy}: Redis may throw waiting runs away"
     return [Problem("REDIS_URL", settings.queue_home, rule, "set maxmemory-policy to noeviction")]
+
+
+async def _eviction_policy(client: redis_asyncio.Redis) -> str:
+    try:
+        policy: str = (await client.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+    except ResponseError:  # managed servers often have no CONFIG, or not for this user: nothing can be said
+        return "noeviction"
+    return policy

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from db.connection import get_async_session
 from db.repositories import job_run
-from db.repositories.job_run import RunRow
+from db.repositories.job_run import Dispatchable, RunRow
 from holdfast import wire
 
 PAGE_RUNS = 500
@@ -24,8 +24,8 @@ end
 """KEYS: job, queue, in-progress, retry. ARGV: payload, due (Unix ms), job id, 1 to take a dead worker's claim away."""
 
 
-async def dispatch(redis: Any, queue: str) -> int:
-    """Put the waiting runs that are not in Redis yet there.
+async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
+    """Put the waiting runs of these kinds that are not in Redis yet there; others wait for a worker that knows them.
 
     Returns:
         How many were put. A crash before they are marked puts them there once more, which changes nothing.
@@ -34,24 +34,22 @@ async def dispatch(redis: Any, queue: str) -> int:
     while True:
         async with get_async_session(read_only=True) as session:
             now = await job_run.database_now(session)
-            runs = await job_run.waiting_runs(
-                session, queue, due_before=now + HORIZON, undispatched=True, after=None, limit=PAGE_RUNS
-            )
+            wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=True)
+            runs = await job_run.waiting_runs(session, wanted, after=None, limit=PAGE_RUNS)
         if not runs:
             return count
         await _put(redis, runs)
         count += len(runs)
 
 
-async def reconcile(redis: Any, queue: str) -> int:
-    """Compare the ledger's waiting runs with Redis and put back what is missing there; returns how many."""
+async def reconcile(redis: Any, queue: str, kinds: Sequence[str]) -> int:
+    """Compare the waiting runs of these kinds with Redis and put back what is missing there; returns how many."""
     count, after = 0, None
     while True:
         async with get_async_session(read_only=True) as session:
             now = await job_run.database_now(session)
-            runs = await job_run.waiting_runs(
-                session, queue, due_before=now + HORIZON, undispatched=False, after=after, limit=PAGE_RUNS
-            )
+            wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=False)
+            runs = await job_run.waiting_runs(session, wanted, after=after, limit=PAGE_RUNS)
         if not runs:
             return count
         after = runs[-1].id

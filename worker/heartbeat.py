@@ -7,8 +7,9 @@ import threading
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import DatabaseManager
+from db.connection import DatabaseManager, get_async_session
 from db.errors import first_line
 from db.repositories import worker_heartbeat
 from worker.logs import get_logger
@@ -24,8 +25,10 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    async def start(self) -> None:
+        """Write the first sign of life over the process's pool, then go on in the thread."""
+        async with get_async_session() as session:  # before anything is admitted: no other worker may think us dead
+            await self._beat(session)
         self._thread.start()
 
     async def stop(self) -> None:
@@ -45,13 +48,7 @@ class Heartbeat:
             while not self._stop.is_set():
                 try:
                     async with manager.session() as session:
-                        await worker_heartbeat.beat(
-                            session,
-                            self._worker_id,
-                            host=socket.gethostname()[:255],
-                            pid=os.getpid(),
-                            queue_home=self._settings.queue_home,
-                        )
+                        await self._beat(session)
                     failing = False
                 except (SQLAlchemyError, OSError) as error:
                     if not failing:
@@ -63,3 +60,12 @@ class Heartbeat:
                     await worker_heartbeat.forget(session, [self._worker_id])
         finally:
             await manager.close()
+
+    async def _beat(self, session: AsyncSession) -> None:
+        await worker_heartbeat.beat(
+            session,
+            self._worker_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            queue_home=self._settings.queue_home,
+        )

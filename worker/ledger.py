@@ -180,10 +180,14 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
     put_back = []
     async with get_async_session(read_only=True) as session:
         living = await vitals.living(session)
+        # A run of this very process that nobody performs: its admission was committed but not heard of. For a moment
+        # that is so for every run, hence the wait.
+        unheard = await job_run.database_now(session) - timedelta(seconds=vitals.heartbeat_timeout_s)
         candidates = [
             run
             for run in await job_run.running_runs(session, queue)
-            if run.worker_id not in living or (run.worker_id == vitals.worker_id and run.id not in active_here)
+            if run.worker_id not in living
+            or (run.worker_id == vitals.worker_id and run.id not in active_here and run.started_at < unheard)
         ]
     for candidate in candidates:
         async with get_async_session() as session:  # a worker that is frozen, not dead, would keep its row locked

@@ -23,7 +23,6 @@ class _WithoutExpectedFailures(logging.Filter):
 def configure_logs(settings: Settings) -> None:
     """Set up structlog and the standard library's logging alike, on stderr."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

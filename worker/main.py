@@ -5,12 +5,12 @@ Stock arq needs ``REDIS_URL``: it connects to Redis before the startup hook coul
 
 from typing import Any
 
-from arq.connections import RedisSettings
 from arq.worker import func
 
 from holdfast import wire
 from jobs.registry import JOBS
 from worker.logs import configure_logs
+from worker.redis_url import arq_settings
 from worker.run import job_function
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -36,7 +36,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     return {
         "functions": functions,
         "queue_name": settings.queue_name,
-        "redis_settings": RedisSettings.from_dsn(settings.redis_address),
+        "redis_settings": arq_settings(settings.redis_address),
         "on_startup": runtime.start,
         "on_shutdown": runtime.stop,
         "job_completion_wait": settings.shutdown_grace_s,

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext,
 
 from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import get_async_session
 from db.errors import first_line
@@ -116,8 +117,11 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
         if runtime.redis is None or runtime.active or not runtime.started.is_set():
             continue
         queue = runtime.settings.queue_name
-        async with get_async_session(read_only=True) as session:
-            due = await job_run.count_due(session, queue)
+        try:
+            async with get_async_session(read_only=True) as session:
+                due = await job_run.count_due(session, queue)
+        except (SQLAlchemyError, OSError):
+            continue  # whether nothing is due can be seen when the database is back
         now_ms = time.time_ns() // 1_000_000
         if not due and not await runtime.redis.zcount(queue, "-inf", now_ms) and worker.main_task is not None:
             worker.allow_pick_jobs = False

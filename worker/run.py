@@ -93,7 +93,7 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun) -> Report | Non
 
 async def _refuse(runtime: Runtime, job: Job, born: BornRun, error: dict[str, Any]) -> Report | None:
     logger = get_logger(run_id=born.job_id, kind=job.kind)
-    logger.warning("the request is invalid", event_name="run_refused", error=error)
+    logger.warning("the request is invalid", error=error)
     with _waiting_for_the_ledger(logger):
         admission = await ledger.refuse(born, error)
     return _report_refused(runtime, job, admission, None)
@@ -216,7 +216,10 @@ def report_end(job: Job, over: AlreadyOver, runtime: Runtime, request: JobReques
     """Hand out the stored end of a run (I3), and clean up after one that has not failed and can be read."""
     if over.state is RunState.SUCCEEDED:
         if job.clean_up is not None and request is not None:
-            job.clean_up(runtime.settings, request)
+            try:
+                job.clean_up(runtime.settings, request)
+            except OSError as problem:  # the run is over all the same
+                get_logger(run_id=str(over.run_id), kind=job.kind).warning("clean-up failed", error=str(problem))
         return over.report
     error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
     failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed

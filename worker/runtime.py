@@ -18,6 +18,7 @@ from db.errors import first_line
 from db.repositories import job_run
 from holdfast.requests import ImportTasks
 from jobs.import_tasks.spool import sweep
+from jobs.registry import JOBS
 from worker import dispatch, ledger
 from worker.heartbeat import Heartbeat
 from worker.ledger import Vitals
@@ -43,6 +44,7 @@ class Runtime:
         self.redis: Any = None
         self._owns_pool = False
         self._heartbeat = Heartbeat(settings, self.worker_id)
+        self._kinds = tuple(JOBS)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, ctx: dict[str, Any]) -> None:
@@ -62,7 +64,7 @@ class Runtime:
         if settings.database_migrates_itself:
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
-        self._heartbeat.start()
+        await self._heartbeat.start()
         await self.put_back()
         await self.reconcile()
         await self._sweep_spool()
@@ -103,11 +105,11 @@ class Runtime:
         async with get_async_session(read_only=True) as session:
             running = {run.job_id for run in await job_run.running_runs(session, queue)}
         await dispatch.free_dead_claims(self.redis, queue, running)
-        if missing := await dispatch.reconcile(self.redis, queue):
+        if missing := await dispatch.reconcile(self.redis, queue, self._kinds):
             get_logger().info("waiting runs were put into Redis again", runs=missing)
 
     async def _dispatch(self) -> None:
-        await dispatch.dispatch(self.redis, self.settings.queue_name)
+        await dispatch.dispatch(self.redis, self.settings.queue_name, self._kinds)
 
     async def _sweep_spool(self) -> None:
         async with get_async_session(read_only=True) as session:
@@ -121,7 +123,9 @@ class Runtime:
             try:
                 await action()
                 failing = False
-            except (SQLAlchemyError, RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was: without upkeep, runs would be forgotten
                 if not failing:
-                    get_logger().warning(f"{action.__name__.strip('_')} failed, trying on", error=first_line(error))
+                    expected = isinstance(error, SQLAlchemyError | RedisError | OSError)
+                    log = get_logger().warning if expected else get_logger().exception
+                    log(f"{action.__name__.strip('_')} failed, trying on", error=first_line(error))
                 failing = True

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from holdfast.wire import DEFAULT_QUEUE
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
+from worker.redis_url import has_readable_options
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -30,7 +31,8 @@ class Settings(JobSettings):
     """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. Keep it
     below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
     keep_result_s: Annotated[float, Field(ge=0)] = 3600.0
-    """Seconds that Redis keeps a result for its producer. The ledger keeps it in any case."""
+    """Seconds that Redis keeps a result for its producer; 0: none, and a producer that asks for it is told that
+    the run is not found. The ledger keeps it in any case."""
     heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds between two signs of life in the ledger; each is one small UPDATE."""
     heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 15.0
@@ -52,6 +54,10 @@ class Settings(JobSettings):
             raise ValueError("must begin with redis://, rediss:// or unix://, as redis://localhost:6379/0")
         if value is not None and not _has_readable_port(value.get_secret_value()):
             raise ValueError("has no number for a port: write special characters of the password as %2F and the like")
+        if value is not None and not has_readable_options(value.get_secret_value()):
+            raise ValueError(
+                "has an option behind its ? that redis-py does not know or cannot read: write it as ?socket_timeout=5"
+            )
         return value
 
     @property

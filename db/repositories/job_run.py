@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import JobAttempt, JobRun
 from db.types import utc_now
-from holdfast.ids import uuid7
-from holdfast.outbox import job_runs
+from holdfast.outbox import job_runs, uuid7
 from holdfast.states import RunState
 
 RunRow = Row[Any]
@@ -138,14 +137,27 @@ async def running_runs(session: AsyncSession, queue: str) -> Sequence[RunRow]:
     return (await session.execute(query)).all()
 
 
+@dataclass(frozen=True, slots=True)
+class Dispatchable:
+    """Which waiting runs a worker may put into Redis."""
+
+    queue: str
+    kinds: Sequence[str]
+    due_before: datetime
+    only_undispatched: bool
+
+
 async def waiting_runs(
-    session: AsyncSession, queue: str, *, due_before: datetime, undispatched: bool, after: UUID | None, limit: int
+    session: AsyncSession, wanted: Dispatchable, *, after: UUID | None, limit: int
 ) -> Sequence[RunRow]:
     """Return a page of waiting runs in the order of their ids, to be put into Redis."""
     query = select(job_runs).where(
-        job_runs.c.state == RunState.WAITING.value, job_runs.c.queue == queue, job_runs.c.due_at <= due_before
+        job_runs.c.state == RunState.WAITING.value,
+        job_runs.c.queue == wanted.queue,
+        job_runs.c.kind.in_(wanted.kinds),
+        job_runs.c.due_at <= wanted.due_before,
     )
-    if undispatched:
+    if wanted.only_undispatched:
         query = query.where(job_runs.c.dispatched_at.is_(None))
     if after is not None:
         query = query.where(job_runs.c.id > after)

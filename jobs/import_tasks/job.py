@@ -19,7 +19,7 @@ from jobs.outcomes import JobFailed
 from jobs.sources import SourceError
 
 RACES_TOLERATED = 5
-"""How often an attempt begins again at its cursor because others took its keys meanwhile."""
+"""How often an attempt begins again at the same cursor because others took its keys meanwhile."""
 PERCENT_FROM_ROWS = 1000
 """``max_rejects_percent`` is looked at from so many rows on, and at the end."""
 
@@ -32,19 +32,22 @@ async def import_tasks(context: RunContext, request: ImportTasks) -> ImportRepor
         RunInterrupted: the worker is about to stop.
         FenceLost: another worker has taken the run over.
     """
-    one_transaction = request.atomic or request.dry_run
-    for races in range(1, RACES_TOLERATED + 1):
-        checkpoint = Checkpoint({}, {}) if one_transaction else await context.checkpoint()
+    races, raced_at = 0, Checkpoint({}, {})
+    while True:
+        # An atomic run has a cursor only once its one transaction is committed; then only the report is missing.
+        checkpoint = Checkpoint({}, {}) if request.dry_run else await context.checkpoint()
+        at_once = (request.atomic or request.dry_run) and not checkpoint.cursor
         try:
             with Source.open(request, context.settings, checkpoint.cursor.get("source", {})) as source:
                 attempt = Import(context, request, source, checkpoint)
-                return await (attempt.load_at_once() if one_transaction else attempt.load_in_batches())
+                return await (attempt.load_at_once() if at_once else attempt.load_in_batches())
         except SourceError as error:
             raise JobFailed(error.code, error.message) from error
         except IntegrityError as error:
+            races = races + 1 if checkpoint == raced_at else 1
+            raced_at = checkpoint
             if not is_unique_violation(error) or races == RACES_TOLERATED:
                 raise
-    raise AssertionError("the loop returns or raises")
 
 
 class Import:

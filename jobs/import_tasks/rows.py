@@ -103,7 +103,7 @@ class RowReader:
 
     Args:
         request: the mapping and the constants.
-        columns: the file's header; with an empty mapping each column that has a field's name is that field.
+        columns: the file's header; where the mapping lets it, each column that has a field's name is that field.
     """
 
     def __init__(self, request: ImportTasks, columns: tuple[str, ...]) -> None:
@@ -166,10 +166,11 @@ def find_bad_constant(constants: Mapping[str, str]) -> str | None:
 
 
 def effective_mapping(request: ImportTasks, columns: tuple[str, ...]) -> dict[str, str]:
-    """Return field -> column: the request's, or by name where the request maps nothing."""
-    if request.mapping:
+    """Return field -> column: the request's, and the other fields by name if it maps none but ``external_key``."""
+    if request.mapping.keys() - {"external_key"}:
         return dict(request.mapping)
-    return {field: field for field in IMPORT_FIELDS if field in columns and field not in request.constants}
+    by_name = {field: field for field in IMPORT_FIELDS if field in columns and field not in request.constants}
+    return by_name | request.mapping
 
 
 def _shortened(value: object) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,7 +64,8 @@ def sweep(spool_dir: Path, needed: set[str]) -> int:
     """
     removed = 0
     for path in spool_dir.glob("*") if spool_dir.is_dir() else ():
-        if str(path) not in needed and path.stat().st_mtime < time.time() - ABANDONED_AFTER_S:
-            path.unlink(missing_ok=True)
-            removed += 1
+        with suppress(FileNotFoundError):  # its run ended at this moment
+            if str(path) not in needed and path.stat().st_mtime < time.time() - ABANDONED_AFTER_S:
+                path.unlink()
+                removed += 1
     return removed

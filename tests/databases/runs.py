@@ -26,9 +26,9 @@ def born(job_id: str | None = None, *, at: datetime | None = None) -> BornRun:
     return BornRun("import_tasks", QUEUE, job_id or str(uuid7()), enqueued_at, {"source": "/imports/tasks.csv"})
 
 
-def vitals(worker_id: str, *, queue_home: str = HOME, exclusive: bool = False) -> Vitals:
+def vitals(worker_id: str, *, queue_home: str = HOME, exclusive: bool = False, timeout_s: float = TIMEOUT_S) -> Vitals:
     """A worker."""
-    return Vitals(worker_id, queue_home, exclusive, TIMEOUT_S)
+    return Vitals(worker_id, queue_home, exclusive, timeout_s)
 
 
 async def heartbeat(*worker_ids: str, queue_home: str = HOME) -> None:

@@ -61,6 +61,14 @@ def test_without_a_mapping_each_column_that_has_a_fields_name_is_that_field() ->
     assert effective_mapping(request, columns) == {"title": "title", "user": "user"}
 
 
+def test_the_key_alone_leaves_the_other_fields_to_their_names() -> None:
+    columns = ("title", "issue", "external_key", "user")
+    request = ImportTasks(source="/x", mapping={"external_key": "issue"}, constants={"user": "ada"})
+    assert effective_mapping(request, columns) == {"title": "title", "external_key": "issue"}
+    request = ImportTasks(source="/x", mapping={"external_key": "issue", "title": "title"})
+    assert effective_mapping(request, columns) == {"title": "title", "external_key": "issue"}
+
+
 def test_an_empty_cell_is_absent_only_where_the_empty_text_means_nothing() -> None:
     task = task_of({"description": "", "status": "", "completed_at": "", "created_at": ""})
     assert (task.description, task.status, task.completed_at, task.created_at) == ("", TaskStatus.PENDING, None, None)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 import click
@@ -16,8 +16,7 @@ from db.repositories import job_run, worker_heartbeat
 from db.repositories.job_run import RunRow
 from holdfast import outbox
 from holdfast.client import Client
-from holdfast.errors import HoldfastError, QueueUnavailable
-from holdfast.ids import uuid7
+from holdfast.errors import HoldfastError
 from holdfast.requests import JobReport, JobRequest
 from holdfast.states import RunState
 from worker.cli.progress import progress_bar
@@ -33,20 +32,16 @@ LEDGER_PATIENCE_S = 10.0
 
 
 async def enqueue_request(settings: Settings, request: JobRequest[Any], *, at: datetime | None = None) -> UUID:
-    """Enqueue by the door that is open: Redis, or the ledger where the embedded queue is not running."""
-    run_id = uuid7()
-    if not settings.queue_is_embedded or _has_embedded_worker(settings):
+    """Enqueue in the ledger, from where a worker takes the run: no Redis can lose it.
+
+    Raises:
+        QueueUnavailable: there is a Redis to be used, and it does not answer; nothing is enqueued then.
+    """
+    if not settings.queue_is_embedded:
         async with Client(settings.redis_address, queue=settings.queue_name) as client:
-            try:
-                await client.enqueue(request, at=at, run_id=str(run_id))
-            except QueueUnavailable as error:
-                # The embedded queue's process has just ended; a request that it did not take is for the ledger.
-                if not settings.queue_is_embedded or error.outcome != "refused":
-                    raise
-            else:
-                return run_id
+            await client.ping()
     async with get_async_session() as session:
-        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name, run_id=run_id)
+        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name)
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
@@ -56,25 +51,21 @@ async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
         The run's row, in a final state, or waiting when this process was told to stop.
 
     Raises:
-        Failure: the wait was interrupted, or the run was not entered into the ledger.
+        Failure: the wait was interrupted.
         DatabaseUnavailable, QueueUnavailable, EmbeddedQueueInUse: a worker was needed and could not start.
     """
     if not settings.queue_is_embedded:
-        return await _follow(settings, run_id) or _raise_not_started(run_id)
+        return await _follow(settings, run_id)
     deadline = time.monotonic() + settings.startup_patience_s
     while True:
         if _has_embedded_worker(settings):
             run = await _follow(settings, run_id, given_up=lambda: not _has_embedded_worker(settings))
-            if run is None:
-                _raise_not_started(run_id)
             if RunState(run.state).is_over:
                 return run
             continue  # the other worker has ended, so it is our turn
         try:
             async with inline_worker(settings) as stopped:
-                return await _follow(settings, run_id, given_up=stopped.is_set, inline=True) or _raise_not_started(
-                    run_id
-                )
+                return await _follow(settings, run_id, given_up=stopped.is_set, inline=True)
         except EmbeddedQueueInUse:  # another process takes it at this moment
             if time.monotonic() > deadline:
                 raise
@@ -83,7 +74,7 @@ async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
 
 async def _follow(
     settings: Settings, run_id: UUID, *, given_up: Callable[[], bool] = lambda: False, inline: bool = False
-) -> RunRow | None:
+) -> RunRow:
     """Poll the ledger until the run is over or it is given up, and show its progress meanwhile."""
     notes = _Notes(settings, run_id, inline=inline)
     try:
@@ -95,7 +86,7 @@ async def _follow(
                     run = await _look(run_id)
                     with suppress(HoldfastError):
                         show(await handle.progress())
-                    if last_look or (run is not None and RunState(run.state).is_over):
+                    if last_look or RunState(run.state).is_over:
                         return run
                     await notes.update(run)
                     await asyncio.sleep(POLL_S)
@@ -105,12 +96,12 @@ async def _follow(
         raise Failure(message, exit_code=INTERRUPTED_CODE) from None
 
 
-async def _look(run_id: UUID) -> RunRow | None:
+async def _look(run_id: UUID) -> RunRow:
     deadline = time.monotonic() + LEDGER_PATIENCE_S
     while True:
         try:
             async with get_async_session(read_only=True) as session:
-                return await job_run.get_run(session, run_id)
+                run = await job_run.get_run(session, run_id)
         except Exception as error:
             if not is_transient(error) and not isinstance(error, OSError):
                 raise
@@ -120,6 +111,10 @@ async def _look(run_id: UUID) -> RunRow | None:
                     f"{message} when the database is back; see `python -m worker runs show {run_id}`"
                 ) from None
             await asyncio.sleep(POLL_S)
+            continue
+        if run is None:
+            raise Failure(f"run {run_id} is not in the ledger any more: somebody has deleted it")
+        return run
 
 
 class _Notes:
@@ -131,13 +126,12 @@ class _Notes:
         self._check_workers_at = float("inf") if inline else time.monotonic() + NO_WORKER_AFTER_S
         self._told_attempt = 0
 
-    async def update(self, run: RunRow | None) -> None:
+    async def update(self, run: RunRow) -> None:
         """Say what is new."""
-        waits = run is None or run.state == RunState.WAITING.value
-        if waits and time.monotonic() > self._check_workers_at:
+        if run.state == RunState.WAITING.value and time.monotonic() > self._check_workers_at:
             self._check_workers_at = float("inf")
             await self._say_if_no_worker()
-        if run is not None and run.reason == "retry" and run.attempts > self._told_attempt:
+        if run.reason == "retry" and run.attempts > self._told_attempt:
             self._told_attempt = run.attempts
             message = (run.error or {}).get("message", "")
             click.echo(f"attempt {run.attempts} failed ({message}); it is tried again at {run.due_at:%X} UTC", err=True)
@@ -158,7 +152,3 @@ class _Notes:
 
 def _has_embedded_worker(settings: Settings) -> bool:
     return is_listening(settings.holdfast_data_dir.absolute())
-
-
-def _raise_not_started(run_id: UUID) -> NoReturn:
-    raise Failure(f"run {run_id} was not started: its worker ended before it was entered; enqueue it once more")

@@ -26,6 +26,7 @@ from worker.cli.terminal import (
     json_option,
     load_settings,
     print_json,
+    shown_path,
     wrong_usage,
 )
 from worker.settings import Settings
@@ -39,11 +40,11 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
     "--map metadata.points=points --user ada",
 )
 @click.argument("file")
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Load COLUMN into FIELD. Repeatable.")
+@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Load COLUMN into FIELD, and no field by its name any more. Repeatable.")
 @click.option("--set", "constants", multiple=True, metavar="FIELD=VALUE", help="The same value in every row.")
 @click.option("--user", metavar="NAME", help="The tasks' owner, made if missing.  [default: importer]")
 @click.option("--create-users", is_flag=True, help="Make the users that a column mapped onto user names.")
-@click.option("--key", metavar="COLUMN", help="Short for --map external_key=COLUMN.")
+@click.option("--key", metavar="COLUMN", help="Short for --map external_key=COLUMN; alone, the others go by name.")
 @click.option("--on-conflict", type=click.Choice(["skip", "update", "fail"]), help="A key is taken.  [default: skip]")
 @click.option("--format", "format_", type=click.Choice(["csv", "ndjson"]), help="Detected if not given.")
 @click.option("--encoding", metavar="NAME", help="Detected if not given.")
@@ -60,6 +61,7 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
 def import_command(*, file: str, rejects_path: Path | None, detach: bool, as_json: bool, **options: Any) -> None:
     """Import tasks from FILE (- for standard input): CSV or NDJSON, plain, .gz or .zst.
 
+    Each column that has a field's name is loaded into that field, until --map names another field than external_key.
     Wrong rows are rejected and named, the good ones are loaded; rejected rows alone do not make it fail.
     """
     with expected_errors():
@@ -170,6 +172,8 @@ def _print_end(run: RunRow, error: dict[str, Any] | None, rejects_file: str | No
     if as_json:
         print_json(document)
     else:
+        if rejects_file is not None:
+            document["rejects_file"] = shown_path(rejects_file)
         for key, value in document.items():
             if key != "error" and value is not None:
                 click.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int | float) else value}")

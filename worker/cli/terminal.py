@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -166,6 +167,12 @@ def _wants_tracebacks() -> bool:
         return Settings().debug
     except (ValidationError, OSError, UnicodeDecodeError):
         return False
+
+
+def shown_path(path: str | Path) -> str:
+    """Return a path as the user would write it here: relative if it lies below the current directory."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def print_json(document: Any) -> None:

@@ -1,13 +1,18 @@
 """arq's worker with its own constructor; it asks running jobs to stop before it cancels them."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from signal import Signals
 
 from arq.worker import Worker as ArqWorker
+from redis.exceptions import RedisError
 
 from holdfast import wire
+
+logger = logging.getLogger("arq.worker")
 
 
 class Worker(ArqWorker):
@@ -31,6 +36,20 @@ class Worker(ArqWorker):
         self.allow_pick_jobs = False
         self.on_drain()
         super().handle_sig(signum)
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start entries; none that this worker is performing, and none whose id arq could not read and would die of."""
+        readable = []
+        for raw_id in job_ids:
+            try:
+                job_id = raw_id.decode()
+            except UnicodeDecodeError:
+                await self.pool.zrem(self.queue_name, raw_id)
+                logger.warning("an entry of %s was removed, its id is not UTF-8: %r", self.queue_name, raw_id[:80])
+                continue
+            if job_id not in self.tasks or self.tasks[job_id].done():
+                readable.append(raw_id)
+        await super().start_jobs(readable)
 
     async def finish_job(  # noqa: PLR0913, PLR0917 - arq's own signature
         self,
@@ -65,7 +84,8 @@ class Worker(ArqWorker):
         if not self._pool:
             return
         await asyncio.gather(*self.tasks.values())
-        await self.pool.delete(self.health_check_key)
+        with suppress(RedisError, OSError):  # the hook below must be called even where Redis is gone
+            await self.pool.delete(self.health_check_key)
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)
