@@ -91,11 +91,6 @@ class DatabaseManager:
                 async with self.engine.connect() as connection:
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError, TimeoutError) as error:
-                failure: BaseException = error
-            except Exception as error:
-                # asyncpg's and asyncmy's own errors reach us unwrapped while a connection is being opened.
-                if not type(error).__module__.startswith(("asyncpg", "asyncmy", "pymysql", "aiomysql")):
-                    raise
                 failure = error
             else:
                 return
@@ -108,7 +103,7 @@ class DatabaseManager:
         """Close every connection."""
         await self.engine.dispose()
 
-    def _unavailable(self, failure: BaseException) -> DatabaseUnavailable:
+    def _unavailable(self, failure: Exception) -> DatabaseUnavailable:
         return DatabaseUnavailable(
             f"DATABASE_URL {masked(self.settings.url)}: no connection ({first_line(failure)}); "
             "start the server or correct the URL"

@@ -36,6 +36,17 @@ from holdfast.wire import DEFAULT_QUEUE
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+__all__ = [  # `db` takes what it needs from here, uuid7 too
+    "NAMING_CONVENTION",
+    "UtcDateTime",
+    "enqueue",
+    "job_runs",
+    "json_column_type",
+    "metadata",
+    "utc_now",
+    "uuid7",
+]
+
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",

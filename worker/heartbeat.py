@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +16,10 @@ from db.repositories import worker_heartbeat
 from worker.logs import get_logger
 from worker.settings import Settings
 
+REMEMBERED_S = 24 * 3600.0
+"""How long the row of a worker that died is kept, to be looked at."""
+FORGET_INTERVAL_S = 3600.0
+
 
 class Heartbeat:
     """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own."""
@@ -22,6 +27,7 @@ class Heartbeat:
     def __init__(self, settings: Settings, worker_id: str) -> None:
         self._settings = settings.model_copy(update={"database_pool_size": 1, "database_max_overflow": 0})
         self._worker_id = worker_id
+        self._forget_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
 
@@ -49,6 +55,7 @@ class Heartbeat:
                 try:
                     async with manager.session() as session:
                         await self._beat(session)
+                    await self._forget_the_dead(manager)
                     failing = False
                 except (SQLAlchemyError, OSError) as error:
                     if not failing:
@@ -60,6 +67,13 @@ class Heartbeat:
                     await worker_heartbeat.forget(session, [self._worker_id])
         finally:
             await manager.close()
+
+    async def _forget_the_dead(self, manager: DatabaseManager) -> None:
+        if time.monotonic() < self._forget_at:
+            return
+        async with manager.session() as session:
+            await worker_heartbeat.forget_silent(session, silent_s=REMEMBERED_S)
+        self._forget_at = time.monotonic() + FORGET_INTERVAL_S
 
     async def _beat(self, session: AsyncSession) -> None:
         await worker_heartbeat.beat(

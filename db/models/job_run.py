@@ -30,7 +30,7 @@ NEXT_STATES: dict[RunState, frozenset[RunState]] = {
     RunState.CANCELLED: frozenset(),
     RunState.QUARANTINED: frozenset(),
 }
-"""What may follow what, and why."""
+"""What may follow what, and why. CANCELLED and QUARANTINED are reserved: nothing leads to them yet."""
 
 
 class JobRun(Base):

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import JobAttempt, JobRun
+from db.models import NEXT_STATES, JobAttempt, JobRun
 from db.types import utc_now
 from holdfast.outbox import job_runs, uuid7
 from holdfast.states import RunState
@@ -80,7 +80,7 @@ async def set_running(session: AsyncSession, run: RunRow, worker_id: str) -> int
         update(job_runs)
         .where(job_runs.c.id == run.id)
         .values(
-            state=RunState.RUNNING.value,
+            state=_next_state(RunState(run.state), RunState.RUNNING),
             reason=None,
             fence=fence,
             worker_id=worker_id,
@@ -101,7 +101,7 @@ async def leave_running(session: AsyncSession, run_id: UUID, fence: int, state: 
     result = await session.execute(
         update(job_runs)
         .where(job_runs.c.id == run_id, job_runs.c.fence == fence, job_runs.c.state == RunState.RUNNING.value)
-        .values(state=state.value, **values)
+        .values(state=_next_state(RunState.RUNNING, state), **values)
     )
     return bool(result.rowcount)  # type: ignore[attr-defined]
 
@@ -111,7 +111,7 @@ async def fail_waiting(session: AsyncSession, run_id: UUID, error: dict[str, Any
     await session.execute(
         update(job_runs)
         .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
-        .values(state=RunState.FAILED.value, finished_at=utc_now(), error=error)
+        .values(state=_next_state(RunState.WAITING, RunState.FAILED), finished_at=utc_now(), error=error)
     )
 
 
@@ -241,6 +241,12 @@ def as_uuid7(text: str) -> UUID | None:
     except ValueError:
         return None
     return value if value.version == 7 and str(value) == text else None
+
+
+def _next_state(old: RunState, new: RunState) -> str:
+    if new not in NEXT_STATES[old]:
+        raise ValueError(f"a run that is {old} cannot become {new}: NEXT_STATES does not have that step")
+    return new.value
 
 
 def _locked(query: Select[Any], *, lock: bool = True) -> Select[Any]:

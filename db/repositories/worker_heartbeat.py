@@ -47,3 +47,9 @@ async def workers_at(session: AsyncSession, queue_home: str) -> set[str]:
 async def forget(session: AsyncSession, worker_ids: Collection[str]) -> None:
     """Take the rows of ended or dead workers away."""
     await session.execute(delete(WorkerHeartbeat).where(WorkerHeartbeat.worker_id.in_(worker_ids)))
+
+
+async def forget_silent(session: AsyncSession, *, silent_s: float) -> None:
+    """Take away the rows of all workers that were not heard of for ``silent_s`` seconds."""
+    since = await database_now(session) - timedelta(seconds=silent_s)
+    await session.execute(delete(WorkerHeartbeat).where(WorkerHeartbeat.heartbeat_at < since))

@@ -16,6 +16,24 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_import_rejects()
+    _create_job_runs()
+    _create_users()
+    _create_worker_heartbeats()
+    _create_job_attempts()
+    _create_tasks()
+
+
+def downgrade() -> None:
+    op.drop_table("tasks")
+    op.drop_table("job_attempts")
+    op.drop_table("worker_heartbeats")
+    op.drop_table("users")
+    op.drop_table("job_runs")
+    op.drop_table("import_rejects")
+
+
+def _create_import_rejects() -> None:
     op.create_table(
         "import_rejects",
         sa.Column("run_id", sa.Uuid(), nullable=False),
@@ -26,6 +44,9 @@ def upgrade() -> None:
         sa.Column("raw", long_text_type(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "line", name=op.f("pk_import_rejects")),
     )
+
+
+def _create_job_runs() -> None:
     op.create_table(
         "job_runs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -54,6 +75,8 @@ def upgrade() -> None:
     op.create_index(op.f("ix_job_runs_kind_enqueued_at"), "job_runs", ["kind", "enqueued_at"])
     op.create_index(op.f("ix_job_runs_state_due_at"), "job_runs", ["state", "due_at"])
 
+
+def _create_users() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -69,6 +92,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
         sa.UniqueConstraint("username", name=op.f("uq_users_username")),
     )
+
+
+def _create_worker_heartbeats() -> None:
     op.create_table(
         "worker_heartbeats",
         sa.Column("worker_id", sa.String(length=100), nullable=False),
@@ -81,6 +107,8 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_worker_heartbeats_heartbeat_at"), "worker_heartbeats", ["heartbeat_at"])
 
+
+def _create_job_attempts() -> None:
     op.create_table(
         "job_attempts",
         sa.Column("run_id", sa.Uuid(), nullable=False),
@@ -96,6 +124,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", "fence", name=op.f("pk_job_attempts")),
     )
+
+
+def _create_tasks() -> None:
     op.create_table(
         "tasks",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -133,15 +164,3 @@ def upgrade() -> None:
         sa.UniqueConstraint("external_key", name=op.f("uq_tasks_external_key")),
     )
     op.create_index(op.f("ix_tasks_user_id"), "tasks", ["user_id"])
-
-
-def downgrade() -> None:
-
-    op.drop_table("tasks")
-    op.drop_table("job_attempts")
-
-    op.drop_table("worker_heartbeats")
-    op.drop_table("users")
-
-    op.drop_table("job_runs")
-    op.drop_table("import_rejects")

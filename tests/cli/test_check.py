@@ -82,3 +82,14 @@ def test_a_redis_that_may_throw_runs_away(monkeypatch: pytest.MonkeyPatch, pytes
     (problem,) = ended.document["problems"]
     assert (ended.code, problem["setting"]) == (1, "REDIS_URL")
     assert problem["rule"].startswith("its maxmemory-policy is allkeys-lru")
+
+
+def test_a_redis_that_does_not_let_its_configuration_be_read(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config"]
+    for arguments in (["--rename-command", "CONFIG", ""], guest):
+        with made_or_skipped(lambda words=arguments: RedisServer(extra_args=words), pytestconfig) as server:  # type: ignore[misc]
+            user = "guest:right@" if arguments is guest else ""
+            monkeypatch.setenv("REDIS_URL", f"redis://{user}127.0.0.1:{server.port}/0")
+            assert invoke("check", "--json").document == {"problems": []}

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from db.connection import close_database, get_async_session, initialize_database
+from db.connection import DatabaseManager, close_database, get_async_session, initialize_database
 from db.models import NEXT_STATES
 from db.repositories import job_run, worker_heartbeat
 from db.repositories.job_run import BornRun, RunRow
 from db.settings import DatabaseSettings
 from holdfast.states import RunState
 from tests.databases.conftest import empty_tables
-from tests.databases.runs import QUEUE, attempts_of, born, heartbeat, run_of, silence, vitals
+from tests.databases.runs import QUEUE, admitted, attempts_of, born, heartbeat, run_of, silence, vitals
 from worker import ledger
 from worker.ledger import Admitted, AlreadyOver
 from worker.retries import Outcome
@@ -137,3 +137,16 @@ def test_what_is_over_stays_over() -> None:
     assert set(NEXT_STATES) == set(RunState)
     for state, following in NEXT_STATES.items():
         assert state.is_over == (not following)
+
+
+async def test_a_step_that_the_table_lacks_is_refused(manager: DatabaseManager) -> None:
+    given = await admitted("ada")
+    async with get_async_session() as session:
+        for state in (RunState.CANCELLED, RunState.QUARANTINED):
+            with pytest.raises(ValueError, match=f"a run that is running cannot become {state}"):
+                await job_run.leave_running(session, given.run_id, given.fence, state)
+        assert await job_run.leave_running(session, given.run_id, given.fence, RunState.SUCCEEDED)
+    over = await run_of(given.run_id)
+    async with get_async_session() as session:
+        with pytest.raises(ValueError, match="a run that is succeeded cannot become running"):
+            await job_run.set_running(session, over, "bob")

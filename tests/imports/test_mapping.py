@@ -24,6 +24,12 @@ def test_columns_that_are_named_as_fields_are_those_fields(tables: Tables, tmp_p
     assert task.metadata_json is None
 
 
+def test_a_key_leaves_the_other_fields_to_their_names(tables: Tables, tmp_path: Path) -> None:
+    path = write(tmp_path, "key,title,description\nA-1,one,text\n")
+    assert invoke("import", path, "--key", "key").code == 0
+    assert [(task.external_key, task.title, task.description) for task in tables.tasks()] == [("A-1", "one", "text")]
+
+
 def test_metadata_and_constants(tables: Tables, tmp_path: Path) -> None:
     path = write(tmp_path, "key,summary,points,my team\nA-1,one,3,\nA-2,two,,db\n")
     words = [
@@ -83,8 +89,8 @@ WRONG_OPTIONS = {
     " description, status, completed_at, created_at, user or metadata.NAME",
     "--map title=titel": "column 'titel' is not in the file: its columns are 'title', 'key', 'note';"
     " did you mean 'title'?",
-    "--key key": "no column is mapped onto title, which every task must have: the file has 'title', 'key', 'note';"
-    " name one with --map title=COLUMN",
+    "--map description=note": "no column is mapped onto title, which every task must have: the file has 'title', 'key',"
+    " 'note'; name one with --map title=COLUMN",
     "--map title": "--map 'title' is not FIELD=VALUE: write it as --map title=summary",
     "--set =x": "--set '=x' is not FIELD=VALUE: write it as --set title=summary",
     "--map title=title --map title=key": "--map gives 'title' twice: give it once",

@@ -14,9 +14,10 @@ from db.models import Task
 from holdfast import Client, ImportReport, ImportTasks, RunFailed, outbox, wire
 from holdfast.outbox import job_runs
 from samples.make_tasks import FIELD_MAP
-from tests.processes import WorkerProcess
+from tests.processes import WorkerProcess, clean_environment
 from tests.queue.workplace import PATIENCE_S, Workplace, assert_counts, log_events
-from tests.servers import free_port, wait_until
+from tests.servers import RedisServer, free_port, wait_until
+from tests.skips import made_or_skipped
 
 FAR = timedelta(hours=1)
 
@@ -198,3 +199,13 @@ def test_an_idle_worker_ends_at_a_signal(place: Workplace, number: signal.Signal
         os.kill(worker.pid, number)
         assert worker.wait() == 0
     assert log_events(worker)[-1]["event"] == "worker stopped"
+
+
+def test_a_password_that_needs_encoding_and_a_folder_with_a_space(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    with made_or_skipped(lambda: RedisServer(extra_args=["--requirepass", "a/b c%"]), pytestconfig) as server:
+        guarded = Workplace(f"redis://:a%2Fb%20c%25@127.0.0.1:{server.port}/", tmp_path)
+        with guarded.worker("--burst") as worker:
+            assert worker.wait() == 0, worker.text
+    embedded = clean_environment(HOLDFAST_DATA_DIR=str(tmp_path / "my data"))
+    with WorkerProcess(embedded, tmp_path, arguments=["run", "--burst"], name="embedded") as worker:
+        assert worker.wait() == 0, worker.text

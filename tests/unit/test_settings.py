@@ -1,5 +1,6 @@
 """The settings: defaults, what wins over what, and what a wrong value is answered."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,9 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("REDIS_URL", "http://localhost", "must begin with redis://, rediss:// or unix://"),
         ("REDIS_URL", "localhost:6379", "must begin with redis://"),
         ("REDIS_URL", "redis://:half/other@localhost:6379/0", "no number for a port: write special characters"),
+        ("REDIS_URL", "redis://localhost?socket_timeout=abc", "has an option behind its ? that redis-py does not know"),
+        ("REDIS_URL", "redis://localhost?sokcet_timeout=5", "has an option behind its ? that redis-py does not know"),
+        ("REDIS_URL", "rediss://localhost?ssl_cert_reqs=abc", "has an option behind its ? that redis-py does not know"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_rule(name: str, value: str, rule: str, monkeypatch: Environment) -> None:
@@ -174,6 +178,7 @@ def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environm
         ("DATABASE_URL", "postgresql://ada:canary-82@db"),
         ("REDIS_URL", "canary-82"),
         ("REDIS_URL", "redis://:canary-82/canary-82@db"),
+        ("REDIS_URL", "redis://:canary-82@db?canary-82=1"),
     ],
 )
 def test_a_secret_is_in_no_error_of_the_settings(name: str, value: str, monkeypatch: Environment) -> None:
@@ -191,7 +196,7 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("url", "home"),
     [
-        ("redis://ada:secret@db.example:7000/3?timeout=1", "redis://db.example:7000/3"),
+        ("redis://ada:secret@db.example:7000/3?socket_timeout=1", "redis://db.example:7000/3"),
         ("rediss://db.example", "rediss://db.example:6379"),
         ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
     ],
@@ -236,3 +241,20 @@ def test_each_setting_says_what_it_means() -> None:
             field, _, rest = source.partition(f"\n    {name}: ")
             assert field
             assert rest.partition("\n")[2].lstrip().startswith('"""'), f"{name} has no docstring"
+
+
+EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots"}
+"""Settings whose default is to be unset, so that the file shows an example."""
+OF_COMPOSE = {"PUBLISHED_POSTGRES_PORT", "PUBLISHED_REDIS_PORT"}
+
+
+def test_the_example_file_names_every_setting_with_its_default(no_env_file: Path) -> None:
+    lines = (CHECKOUT / ".env.example").read_text(encoding="utf-8").splitlines()
+    shown = [re.fullmatch(r"# ([A-Z_]+)=(.*)", line) for line in lines]
+    values = {match[1]: match[2] for match in shown if match}
+    assert set(values) - OF_COMPOSE == {name.upper() for name in Settings.model_fields}
+    defaults = Settings(_env_file=None)
+    no_env_file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    for name in Settings.model_fields:
+        example, default = getattr(Settings(), name), getattr(defaults, name)
+        assert (example != default) if name in EXAMPLES else (example == default), name

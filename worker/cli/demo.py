@@ -41,6 +41,7 @@ def _demo(*, as_json: bool) -> None:
     make_data_dir(settings)
     folder = settings.holdfast_data_dir.absolute() / "demo"
     _remove(folder)
+    look_around = f"HOLDFAST_DATA_DIR={shown_path(folder)} python -m worker runs list"
     environment = {"LOG_LEVEL": "error"} | embedded_environment(folder)
     _step(f"an empty folder for the database and the queue: {shown_path(folder)}")
     _step("python -m worker run  (in the background)")
@@ -55,8 +56,8 @@ def _demo(*, as_json: bool) -> None:
         worker.terminate()
         worker.wait()
     if code != 0:
-        raise Failure(f"the import ended with exit code {code}; look at it with `python -m worker runs list`")
-    _step(f"done; look around with: HOLDFAST_DATA_DIR={shown_path(folder)} python -m worker runs list")
+        raise Failure(f"the import ended with exit code {code}; look at it with `{look_around}`")
+    _step(f"done; look around with: {look_around}")
 
 
 def _python(environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

@@ -40,7 +40,7 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
     "--map metadata.points=points --user ada",
 )
 @click.argument("file")
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Load COLUMN into FIELD, and no field by its name any more. Repeatable.")
+@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="Load COLUMN into FIELD. Repeatable.")
 @click.option("--set", "constants", multiple=True, metavar="FIELD=VALUE", help="The same value in every row.")
 @click.option("--user", metavar="NAME", help="The tasks' owner, made if missing.  [default: importer]")
 @click.option("--create-users", is_flag=True, help="Make the users that a column mapped onto user names.")
