@@ -36,9 +36,9 @@ def test_what_lies_in_the_demos_place_and_cannot_be_removed_is_named(tmp_path: P
     place.parent.mkdir()
     place.write_text("not a folder")
     ended = run("demo", folder=tmp_path)
-    assert (ended.code, ended.line) == (
-        2,
+    assert ended.code == 2
+    assert ended.line == (
         "HOLDFAST_DATA_DIR: data/demo, where an earlier demo lies, is a file; "
-        "remove it as its owner, or name another folder",
+        "remove it as its owner, or name another folder"
     )
     assert place.read_text() == "not a folder"

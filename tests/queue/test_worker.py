@@ -202,8 +202,10 @@ def test_an_idle_worker_ends_at_a_signal(place: Workplace, number: signal.Signal
 
 
 def test_a_password_that_needs_encoding_and_a_folder_with_a_space(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    with made_or_skipped(lambda: RedisServer(extra_args=["--requirepass", "a/b c%"]), pytestconfig) as server:
-        guarded = Workplace(f"redis://:a%2Fb%20c%25@127.0.0.1:{server.port}/", tmp_path)
+    with made_or_skipped(
+        lambda: RedisServer(extra_args=["--user", "ada", "on", ">a/b%", "~*", "+@all"]), pytestconfig
+    ) as server:
+        guarded = Workplace(f"redis://ada:a%2Fb%25@127.0.0.1:{server.port}/", tmp_path)
         with guarded.worker("--burst") as worker:
             assert worker.wait() == 0, worker.text
     embedded = clean_environment(HOLDFAST_DATA_DIR=str(tmp_path / "my data"))
