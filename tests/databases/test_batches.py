@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import delete, func, insert, select
 
 from db.connection import get_async_session
-from db.models import JobRun, User
+from db.models import JobRun, Task, User
 from holdfast.progress import Progress
+from holdfast.requests import ImportTasks
 from jobs.context import Checkpoint, RunContext
+from jobs.import_tasks import import_tasks
 from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted, run_of
@@ -145,3 +147,17 @@ async def test_stopping_and_progress(job_settings: JobSettings) -> None:
     assert told == [Progress(done=1)]
     with pytest.raises(RunInterrupted):
         loud.stop_if_asked()
+
+
+async def test_an_atomic_import_begun_again_after_its_commit_loads_nothing_twice(tmp_path: Path) -> None:
+    """Its worker died between the one commit and the end of the run, and its rows have no key."""
+    file = tmp_path / "tasks.csv"
+    file.write_text("title\n" + "a task\n" * 5, encoding="utf-8")
+    settings = JobSettings(holdfast_data_dir=tmp_path, import_roots=(tmp_path,), _env_file=None)
+    context = context_of(await admitted("ada"), settings)
+    request = ImportTasks(source=str(file), atomic=True)
+    first = await import_tasks(context, request)
+    again = await import_tasks(context, request)
+    assert (first.inserted, again.inserted, again.rows_read) == (5, 5, 5)
+    async with get_async_session(read_only=True) as session:
+        assert (await session.execute(select(func.count()).select_from(Task))).scalar_one() == 5
