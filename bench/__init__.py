@@ -1,1 +1,1 @@
-"""Measures, as ratios against peers in the same run."""
+"""Measures against peers, in ratios: both sides run in turn, on the same machine and server."""

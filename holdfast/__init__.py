@@ -3,11 +3,9 @@
 Needs redis and pydantic. ``holdfast.outbox`` needs the extra ``[outbox]`` (SQLAlchemy) and is imported by name.
 """
 
-from holdfast.batches import Enqueued
-from holdfast.client import Client
+from holdfast.client import Client, SyncClient
 from holdfast.errors import (
     HoldfastError,
-    PayloadTooLarge,
     QueueUnavailable,
     RunCancelled,
     RunExists,
@@ -19,17 +17,14 @@ from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks, JobReport, JobRequest
 from holdfast.run import Run
 from holdfast.states import RunState
-from holdfast.sync import SyncClient, SyncRun
 
 __all__ = [
     "Client",
-    "Enqueued",
     "HoldfastError",
     "ImportReport",
     "ImportTasks",
     "JobReport",
     "JobRequest",
-    "PayloadTooLarge",
     "Progress",
     "QueueUnavailable",
     "Run",
@@ -39,6 +34,5 @@ __all__ = [
     "RunNotFound",
     "RunState",
     "SyncClient",
-    "SyncRun",
     "WireFormatError",
 ]
