@@ -20,10 +20,10 @@ MADE = $(strip $(CURDIR) $(shell test -x $(VENV)/bin/python && $(VENV)/bin/pytho
 ASKED = $(strip $(CURDIR) $(shell $(PYTHON) --version 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format faults bench clean again
+.PHONY: help install demo test lint format faults arq-suite bench clean again
 
 help: ## Print this list
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## Make .venv from the hash-locked requirements; does nothing when it is up to date
 	@:
@@ -46,6 +46,9 @@ format: install ## Put the code into the style that lint asks for
 
 faults: install ## Kill workers in long imports on each engine, import a gigabyte; takes minutes; ARGS goes to it
 	@$(VENV)/bin/python -m tests.faults $(ARGS)
+
+arq-suite: install ## Download arq's own tests and run them with our worker; ARGS goes to pytest
+	@$(VENV)/bin/python -m tests.arq_suite $(ARGS)
 
 bench: install ## Measure against peers in the same run; takes minutes; ARGS goes to it
 	@$(VENV)/bin/python -m bench $(ARGS)

@@ -1,1 +1,1 @@
-"""Measures against peers, in ratios: both sides run in turn, on the same machine and server."""
+"""Measures, as ratios against peers in the same run."""

@@ -1,31 +1,27 @@
-"""`make bench`: every measure, one table each; exits 1 where a server is missing."""
+"""``python -m bench``: what can be measured; ``python -m bench queue`` measures it."""
 
-import argparse
-import asyncio
 import sys
 
-from bench.imports import measure, table
-from bench.machine import describe_machine
-from tests.servers import MissingBinaryError, PostgresServer
+from bench import imports_driver
+from bench.queue import driver
+
+HELP = """usage: python -m bench queue|imports [options]     (or: make bench ARGS="queue [options]")
+
+  queue   how fast the queue is, beside stock arq, on servers of its own; takes about 20 minutes, on an idle machine
+  imports how fast an import is, beside psql's \\copy, on a PostgreSQL of its own
+
+python -m bench queue --help names the measures and the options; bench/README.md tells what the figures mean."""
 
 
 def main() -> int:
-    """Run the measures and print their tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure imports against psql's \\copy.")
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the file (default: 100000)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each side, in turn (default: 3)")
-    options = parser.parse_args()
-    if options.rows < 1 or options.runs < 1:
-        parser.error("--rows and --runs must be 1 or more")
-    try:
-        with PostgresServer(durable=True) as server:
-            print(describe_machine(server.execute("SHOW server_version")), flush=True)
-            pairs = [asyncio.run(measure(server, options.rows)) for _ in range(options.runs)]
-    except MissingBinaryError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(table(pairs, options.rows)))
-    return 0
+    """Run a bench; returns its exit code."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["queue"]:
+        return driver.main(arguments[1:])
+    if arguments[:1] == ["imports"]:
+        return imports_driver.main(arguments[1:])
+    print(HELP)
+    return 0 if not arguments or arguments[0] in {"-h", "--help"} else 2
 
 
 if __name__ == "__main__":

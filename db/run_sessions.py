@@ -6,6 +6,7 @@ the run's id and fence where the server shows them to others: PostgreSQL as its 
 a named lock. On SQLite there is no server that could end a session.
 """
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import UUID
@@ -20,10 +21,20 @@ MYSQL_DIALECTS = frozenset({"mysql", "mariadb"})
 NO_SUCH_THREAD = 1094
 
 
+def run_name(run_id: UUID, fence: int) -> str:
+    """Return the name of a session that works on one run; at most 63 characters, as PostgreSQL keeps."""
+    return f"holdfast {run_id} {fence}"
+
+
+def worker_name(worker_id: str, purpose: str) -> str:
+    """Return the name of a session in which a worker moves many runs at once."""
+    return f"holdfast {hashlib.sha256(worker_id.encode()).hexdigest()[:24]} {purpose}"
+
+
 @asynccontextmanager
-async def named_session(session: AsyncSession, run_id: UUID, fence: int) -> AsyncIterator[None]:
-    """Say in the block that this session's transaction works on a run."""
-    name, dialect = _name(run_id, fence), session.get_bind().dialect.name
+async def named_session(session: AsyncSession, name: str) -> AsyncIterator[None]:
+    """Show in the block under ``name`` what this session's transaction works on."""
+    dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
         # Local to the transaction, so that it works through PgBouncer and ends by itself.
         await session.execute(text("SELECT set_config('application_name', :name, true)"), {"name": name})
@@ -38,12 +49,12 @@ async def named_session(session: AsyncSession, run_id: UUID, fence: int) -> Asyn
             await session.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 
-async def end_session(session: AsyncSession, run_id: UUID, fence: int) -> bool:
-    """End the session that works on a run under this fence; returns whether there was one.
+async def end_session(session: AsyncSession, name: str) -> bool:
+    """End the session that works under this name; returns whether there was one.
 
     Its transaction is rolled back. The database's user may end its own sessions, which is all that is needed.
     """
-    name, dialect = _name(run_id, fence), session.get_bind().dialect.name
+    dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
         query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name"
         return bool((await session.execute(text(query), {"name": name})).scalar_one())
@@ -58,7 +69,3 @@ async def end_session(session: AsyncSession, run_id: UUID, fence: int) -> bool:
         if mysql_code(error) != NO_SUCH_THREAD:  # it has ended by itself
             raise
     return True
-
-
-def _name(run_id: UUID, fence: int) -> str:
-    return f"holdfast {run_id} {fence}"

@@ -3,9 +3,11 @@
 Needs redis and pydantic. ``holdfast.outbox`` needs the extra ``[outbox]`` (SQLAlchemy) and is imported by name.
 """
 
-from holdfast.client import Client, SyncClient
+from holdfast.batches import Enqueued
+from holdfast.client import Client
 from holdfast.errors import (
     HoldfastError,
+    PayloadTooLarge,
     QueueUnavailable,
     RunCancelled,
     RunExists,
@@ -17,14 +19,17 @@ from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks, JobReport, JobRequest
 from holdfast.run import Run
 from holdfast.states import RunState
+from holdfast.sync import SyncClient, SyncRun
 
 __all__ = [
     "Client",
+    "Enqueued",
     "HoldfastError",
     "ImportReport",
     "ImportTasks",
     "JobReport",
     "JobRequest",
+    "PayloadTooLarge",
     "Progress",
     "QueueUnavailable",
     "Run",
@@ -34,5 +39,6 @@ __all__ = [
     "RunNotFound",
     "RunState",
     "SyncClient",
+    "SyncRun",
     "WireFormatError",
 ]

@@ -1,35 +1,50 @@
 """Enqueue a request and follow its run, from any service that can reach Redis."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Self
+from uuid import UUID
 
 from holdfast import wire
-from holdfast.connection import QueueConnection
-from holdfast.errors import RunExists
-from holdfast.ids import uuid7
-from holdfast.progress import Progress
+from holdfast.batches import Batch, Enqueued, Entry, calls, due_score, request_payload
+from holdfast.connection import QueueConnection, Word
+from holdfast.errors import QueueUnavailable, RunExists
+from holdfast.ids import uuid7_texts
 from holdfast.requests import JobRequest, ReportT
 from holdfast.run import Run
-from holdfast.states import RunState
+from holdfast.scripts import ENQUEUE
+from holdfast.watch import ResultWatch
 
-T = TypeVar("T")
+DEFAULT_TIMEOUT_S = 4.0
 
 
 class Client:
     """A connection to the queue. Use it as an async context manager, or call ``close``.
 
+    Any number of coroutines of one event loop may share it.
+
     Args:
         redis_url: ``redis://``, ``rediss://`` or ``unix://``.
         queue: the queue's key.
         timeout_s: the deadline of each call to Redis, in seconds.
+        max_payload_bytes: the largest request that is sent, in bytes of JSON. Workers have a limit of their own.
     """
 
-    def __init__(self, redis_url: str, *, queue: str = wire.DEFAULT_QUEUE, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        queue: str = wire.DEFAULT_QUEUE,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_payload_bytes: int = wire.MAX_PAYLOAD_BYTES,
+    ) -> None:
         self._connection = QueueConnection(redis_url, queue=queue, timeout_s=timeout_s)
+        self._watch = ResultWatch(self._connection)
+        self._connections = (self._connection, self._watch)
+        self._keys = (queue, queue + wire.INTAKE_SUFFIX)
+        self._max_payload_bytes = max_payload_bytes
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,6 +56,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections to Redis."""
+        await self._watch.close()
         await self._connection.close()
 
     async def ping(self) -> None:
@@ -52,7 +68,12 @@ class Client:
         await self._connection.call("PING")
 
     async def enqueue(
-        self, request: JobRequest[ReportT], *, at: datetime | None = None, run_id: str | None = None
+        self,
+        request: JobRequest[ReportT],
+        *,
+        at: datetime | None = None,
+        run_id: str | None = None,
+        unique_key: str | None = None,
     ) -> Run[ReportT]:
         """Enqueue a request; as durable as that Redis is until a worker has entered it into the ledger.
 
@@ -60,93 +81,92 @@ class Client:
             request: what is to be done.
             at: when it is due, an aware time; now if not given.
             run_id: the run's id, for a safe repetition after ``QueueUnavailable(outcome="unknown")``.
+            unique_key: while a run of this kind with the same key is live, this one ends as its duplicate, and the
+                handle follows to the other; at most 150 characters. Kinds without a ledger do not look at it.
 
         Returns:
             A handle to the run.
 
         Raises:
             RunExists: the id is taken.
+            PayloadTooLarge: the request is too large; nothing was sent.
             QueueUnavailable: Redis refused or did not answer.
-            ValueError: ``at`` has no time zone.
+            ValueError: ``at`` has no time zone, or the unique key is empty or too long.
         """
-        if at is not None and at.tzinfo is None:
-            raise ValueError(f"at={at.isoformat()} has no time zone; give one, for example datetime.now(UTC)")
-        run_id = run_id or str(uuid7())
-        payload = wire.job_payload(request.kind, request.payload(), time.time_ns() // 1_000_000)
-        due = "" if at is None else str(int(at.astimezone(UTC).timestamp() * 1000))
-        keys = (wire.JOB_KEY + run_id, wire.RESULT_KEY + run_id, self._connection.queue)
-        taken = await self._connection.call("EVAL", wire.ENQUEUE_LUA, len(keys), *keys, payload, due, run_id)
-        if not taken:
+        due, run_id = due_score(at), run_id or uuid7_texts(1)[0]
+        payload = request_payload(request, _now_ms(), unique_key=unique_key, max_bytes=self._max_payload_bytes)
+        try:
+            taken = await self._connection.run(ENQUEUE, self._keys, due, int(request.ledger), run_id, payload)
+        except QueueUnavailable as error:
+            error.run_ids = (run_id,)
+            raise
+        if taken:
             raise RunExists(f"run {run_id} exists already: follow it with Client.run, or use another id")
-        return Run(self._connection, run_id, request.typed_report())
+        return Run(self._connections, run_id, request.report_type, in_ledger=False)
 
-    def run(self, run_id: str, report_type: type[ReportT]) -> Run[ReportT]:
-        """Return a handle to a run that was enqueued before; Redis is not asked."""
-        return Run(self._connection, run_id, report_type)
+    async def enqueue_many(
+        self,
+        requests: Sequence[JobRequest[ReportT]],
+        *,
+        at: datetime | None = None,
+        run_ids: Sequence[str] | None = None,
+        unique_keys: Sequence[str | None] | None = None,
+    ) -> Enqueued[Run[ReportT]]:
+        """Enqueue many requests, with one call to Redis for each 500; runs that are due at once start in this order.
+
+        Args:
+            requests: what is to be done.
+            at: when they are due, an aware time; now if not given.
+            run_ids: an id for each request, for a safe repetition; an id that is taken is left out and told.
+            unique_keys: a key or None for each request, as in ``enqueue``.
+
+        Returns:
+            The handles, and the ids that were taken.
+
+        Raises:
+            PayloadTooLarge: a request is too large; nothing was sent.
+            QueueUnavailable: Redis refused or did not answer. Where ``outcome`` is ``"unknown"`` some may be enqueued:
+                enqueue all once more with the error's ``run_ids``.
+            ValueError: ``at`` has no time zone, an id or key is missing, or a unique key is empty or too long.
+        """
+        due = due_score(at)
+        batch = Batch(requests, run_ids, unique_keys)
+        entries = await batch.entries(_now_ms(), self._max_payload_bytes)
+        taken = set(batch.repeated)
+        is_begun = False
+        try:
+            for call in calls(entries):
+                taken.update(await self._enqueue_call(due, call))
+                is_begun = True
+        except QueueUnavailable as error:
+            error.run_ids = tuple(batch.run_ids)
+            error.outcome = "unknown" if is_begun else error.outcome
+            raise
+        runs: tuple[Run[ReportT], ...] = tuple(
+            Run(self._connections, run_id, request.report_type, in_ledger=False)
+            for request, run_id in zip(requests, batch.run_ids, strict=True)
+        )
+        return Enqueued(runs, tuple(batch.run_ids[position] for position in sorted(taken)))
+
+    def run(self, run_id: str | UUID, report_type: type[ReportT], *, born_in_ledger: bool = False) -> Run[ReportT]:
+        """Return a handle to a run that was enqueued before; Redis is not asked.
+
+        Args:
+            run_id: the run's id, as ``enqueue`` or ``holdfast.outbox.enqueue`` gave it.
+            report_type: what its report is.
+            born_in_ledger: True for a run of the outbox: it is in Redis only once it has been dispatched, so that one
+                that is not there is waiting. A wait without a limit never ends where the transaction was rolled back.
+        """
+        return Run(self._connections, str(run_id), report_type, in_ledger=born_in_ledger)
+
+    async def _enqueue_call(self, due: str, entries: Sequence[Entry]) -> list[int]:
+        """Enqueue what goes into one call; return the positions of those whose id was taken."""
+        words: list[Word] = [due, sum(entry.ledger for entry in entries)]
+        for entry in entries:
+            words += (entry.run_id, entry.payload)
+        taken: list[Any] = await self._connection.run(ENQUEUE, self._keys, *words)
+        return [entries[position - 1].at for position in taken]
 
 
-class SyncClient:
-    """The same for code without an event loop: each call runs the async client to its end.
-
-    Args: as ``Client``. Must not be used inside a running event loop.
-    """
-
-    def __init__(self, redis_url: str, *, queue: str = wire.DEFAULT_QUEUE, timeout_s: float = 5.0) -> None:
-        self._runner = asyncio.Runner()
-        self._client = Client(redis_url, queue=queue, timeout_s=timeout_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections to Redis and the private event loop."""
-        self._run(self._client.close)
-        self._runner.close()
-
-    def enqueue(
-        self, request: JobRequest[ReportT], *, at: datetime | None = None, run_id: str | None = None
-    ) -> "SyncRun[ReportT]":
-        """As ``Client.enqueue``."""
-        return SyncRun(self._run, self._run(lambda: self._client.enqueue(request, at=at, run_id=run_id)))
-
-    def run(self, run_id: str, report_type: type[ReportT]) -> "SyncRun[ReportT]":
-        """As ``Client.run``."""
-        return SyncRun(self._run, self._client.run(run_id, report_type))
-
-    def _run(self, call: Callable[[], Awaitable[T]]) -> T:
-        async def awaited() -> T:
-            return await call()
-
-        return self._runner.run(awaited())
-
-
-class Finish(Protocol):
-    """Runs a coroutine function to its end and returns what it returned."""
-
-    def __call__(self, call: Callable[[], Awaitable[T]]) -> T: ...  # noqa: D102
-
-
-class SyncRun(Generic[ReportT]):
-    """A handle to one run, for code without an event loop."""
-
-    def __init__(self, finish: Finish, run: Run[ReportT]) -> None:
-        self.id = run.id
-        self._finish = finish
-        self._async_run = run
-
-    def status(self) -> RunState:
-        """As ``Run.status``."""
-        return self._finish(self._async_run.status)
-
-    def progress(self) -> Progress | None:
-        """As ``Run.progress``."""
-        return self._finish(self._async_run.progress)
-
-    def result(self, *, timeout_s: float | None = None) -> ReportT:
-        """As ``Run.result``."""
-        return self._finish(lambda: self._async_run.result(timeout_s=timeout_s))
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     insert,
+    text,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.ext.compiler import compiles
@@ -28,10 +29,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from holdfast.batches import request_payload
 from holdfast.ids import uuid7
 from holdfast.requests import JobRequest
 from holdfast.states import RunState
-from holdfast.wire import DEFAULT_QUEUE
+from holdfast.wire import DEFAULT_QUEUE, MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -41,6 +43,7 @@ __all__ = [  # `db` takes what it needs from here, uuid7 too
     "UtcDateTime",
     "enqueue",
     "job_runs",
+    "job_runs_history",
     "json_column_type",
     "metadata",
     "utc_now",
@@ -128,46 +131,81 @@ def json_column_type() -> JSON:
 
 metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
+LIVE = text("state IN ('waiting', 'running')")
+
+
+def ledger_columns() -> list[Column[Any]]:
+    """Return the columns that live and finished runs have in common."""
+    return [
+        Column("id", Uuid(), primary_key=True),
+        Column("kind", String(100), nullable=False),
+        Column("queue", String(100), nullable=False),
+        # arq's id; (queue, job_id, enqueued_at) tells runs apart because arq's users reuse ids.
+        Column("job_id", String(255), nullable=False),
+        Column("request", json_column_type(), nullable=False),
+        Column("state", String(20), nullable=False),
+        Column("reason", String(30)),
+        Column("enqueued_at", UtcDateTime(), nullable=False),
+        Column("due_at", UtcDateTime(), nullable=False),
+        # When the run was last put into Redis by a worker; NULL: not yet, or to be put there again.
+        Column("dispatched_at", UtcDateTime()),
+        Column("fence", Integer(), nullable=False, server_default="0"),
+        Column("attempts", Integer(), nullable=False, server_default="0"),
+        Column("crashes", Integer(), nullable=False, server_default="0"),
+        Column("worker_id", String(100)),
+        Column("started_at", UtcDateTime()),
+        Column("finished_at", UtcDateTime()),
+        Column("cursor", json_column_type()),
+        Column("counters", json_column_type()),
+        Column("report", json_column_type()),
+        Column("error", json_column_type()),
+        # What the producer asked to be unique, and the run that stands for this one if it was taken.
+        Column("unique_key", String(200)),
+        Column("duplicate_of", Uuid()),
+        Column("cancel_requested_at", UtcDateTime()),
+    ]
+
+
 job_runs = Table(
     "job_runs",
     metadata,
-    Column("id", Uuid(), primary_key=True),
-    Column("kind", String(100), nullable=False),
-    Column("queue", String(100), nullable=False),
-    # arq's id; (queue, job_id, enqueued_at) tells runs apart because arq's users reuse ids.
-    Column("job_id", String(255), nullable=False),
-    Column("request", json_column_type(), nullable=False),
-    Column("state", String(20), nullable=False),
-    Column("reason", String(30)),
-    Column("enqueued_at", UtcDateTime(), nullable=False),
-    Column("due_at", UtcDateTime(), nullable=False),
-    # When the run was last put into Redis by a worker; NULL: not yet, or to be put there again.
-    Column("dispatched_at", UtcDateTime()),
-    Column("fence", Integer(), nullable=False, server_default="0"),
-    Column("attempts", Integer(), nullable=False, server_default="0"),
-    Column("crashes", Integer(), nullable=False, server_default="0"),
-    Column("worker_id", String(100)),
-    Column("started_at", UtcDateTime()),
-    Column("finished_at", UtcDateTime()),
-    Column("cursor", json_column_type()),
-    Column("counters", json_column_type()),
-    Column("report", json_column_type()),
-    Column("error", json_column_type()),
+    *ledger_columns(),
+    # The unique key while the run is live, else NULL: here SQL decides which of two runs is the duplicate.
+    Column("live_key", String(255), unique=True),
     UniqueConstraint("queue", "job_id", "enqueued_at"),
-    Index(None, "state", "due_at"),
-    Index(None, "kind", "enqueued_at"),
+    # Only live runs are indexed (MySQL cannot): the others are on their way into the history.
+    Index("ix_job_runs_live", "state", "queue", "id", postgresql_where=LIVE, sqlite_where=LIVE),
+    postgresql_with={
+        "fillfactor": "70",
+        "autovacuum_vacuum_scale_factor": "0.02",
+        "autovacuum_vacuum_threshold": "500",
+        "autovacuum_vacuum_cost_delay": "0",
+    },
 )
-"""One row a run: the outbox and the ledger. ``fence`` counts starts, ``attempts`` those that were charged, ``crashes``
-those that ended with their worker; ``cursor`` and ``counters`` belong to the job."""
+"""One row a live run, and for a while a finished one: the outbox and the ledger. ``fence`` counts starts, ``attempts``
+those that were charged, ``crashes`` those since the last committed batch that ended with their worker; ``cursor`` and
+``counters`` are the job's."""
+
+job_runs_history = Table(
+    "job_runs_history",
+    metadata,
+    *ledger_columns(),
+    Index(None, "queue", "job_id"),
+    Index(None, "kind", "state", "id"),
+    postgresql_partition_by="RANGE (id)",
+)
+"""Finished runs, by month on PostgreSQL: a UUIDv7 begins with its time."""
 
 
-async def enqueue(
+async def enqueue(  # noqa: PLR0913 - each is an option of its own
     session: "AsyncSession | AsyncConnection",
     request: JobRequest[Any],
     *,
     at: datetime | None = None,
     queue: str = DEFAULT_QUEUE,
     run_id: UUID | None = None,
+    unique_key: str | None = None,
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> UUID:
     """Write a run into the ledger, in the transaction of ``session``.
 
@@ -177,13 +215,20 @@ async def enqueue(
         at: when it is due, an aware time; now if not given.
         queue: the queue's key in Redis.
         run_id: the run's id, a UUID version 7; a new one if not given.
+        unique_key: while a run of this kind with the same key is live, this one ends as its duplicate. It is decided
+            when the run is dispatched, so that a duplicate never aborts your transaction; at most 150 characters.
+        max_payload_bytes: the largest request that is taken, in bytes of JSON; workers have a limit of their own.
 
     Returns:
         The run's id. Workers see the run once the transaction is committed.
 
     Raises:
+        PayloadTooLarge: the request is too large.
+        ValueError: the unique key is empty or too long.
         sqlalchemy.exc.IntegrityError: a run with this id exists.
     """
+    # Made to be measured: what no worker would take from Redis is refused here.
+    request_payload(request, 0, unique_key=unique_key, max_bytes=max_payload_bytes)
     run_id = run_id or uuid7()
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the wire can carry: it is part of the identity
@@ -198,6 +243,7 @@ async def enqueue(
             reason=None if at is None else "scheduled",
             enqueued_at=now,
             due_at=at or now,
+            unique_key=unique_key,
         )
     )
     return run_id

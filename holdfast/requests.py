@@ -21,14 +21,20 @@ ReportT = TypeVar("ReportT", bound=JobReport)
 class JobRequest(BaseModel, Generic[ReportT]):
     """What a producer asks for; ``kind`` is the stable name on the wire and in the ledger."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has no such numbers
 
     kind: ClassVar[str]
     report_type: ClassVar[type[JobReport]]
+    ledger: ClassVar[bool] = True
+    """False for a kind that changes nothing in the database: its runs have no row, and are as safe as their Redis."""
 
     def payload(self) -> dict[str, Any]:
         """Return the request as JSON values, without the fields that were left at their default."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+    def payload_json(self) -> bytes:
+        """Return ``payload()`` as JSON, several times as fast."""
+        return self.__pydantic_serializer__.to_json(self, exclude_defaults=True)
 
     def typed_report(self) -> type[ReportT]:
         """Return ``report_type``, typed as this request's report."""

@@ -19,11 +19,10 @@ class RunState(StrEnum):
     """Over, with an error: a dead letter to be looked at."""
 
     CANCELLED = "cancelled"
-    """Over, because somebody said so. Reserved: nothing sets it yet."""
+    """Over, because somebody said so."""
 
     QUARANTINED = "quarantined"
-    """Over until an operator looks: it could not be run at all, or took workers down with it. Reserved: nothing sets it
-    yet."""
+    """Over until an operator looks: it could not be run at all, or took workers down with it."""
 
     @property
     def is_over(self) -> bool:

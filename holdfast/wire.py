@@ -3,10 +3,12 @@
 import json
 import math
 import re
+from asyncio import CancelledError
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
-from types import UnionType
+from functools import cache
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
@@ -18,31 +20,28 @@ JOB_KEY = "arq:job:"
 RESULT_KEY = "arq:result:"
 IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
+ABORT_KEY = "arq:abort"
 PROGRESS_KEY = "holdfast:progress:"
+INTAKE_SUFFIX = ":intake"
+"""After a queue's key: the list of ids of direct enqueues that no worker has entered into the ledger yet."""
 
-JOB_FIELDS: dict[str, tuple[type | UnionType, str]] = {
-    "t": (int | None, "an integer or null"),
-    "f": (str, "a string"),
-    "a": (list, "an array"),
-    "k": (dict, "an object"),
-    "et": (int, "an integer"),
-}
+JOB_FIELDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("t", (int, NoneType), "an integer or null"),
+    ("f", (str,), "a string"),
+    ("a", (list,), "an array"),
+    ("k", (dict,), "an object"),
+    ("et", (int,), "an integer"),
+)
 NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """An escaped NUL, but not an escaped backslash before the text ``u0000``."""
 LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, which is where Python's time ends."""
 
-ENQUEUE_LUA = """
-if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
-local now = redis.call('TIME')
-local score = ARGV[2]
-if score == '' then score = now[1] * 1000 + math.floor(now[2] / 1000) end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('ZADD', KEYS[3], score, ARGV[3])
-return 1
-"""
-"""KEYS: job, result, queue. ARGV: payload, due (Unix ms, or empty for now), run id. 1 when it was enqueued, 0 when
-the id is taken. The payload has no expiry: a run that waits for long is not lost, it goes when the run is over."""
+MAX_PAYLOAD_BYTES = 1024 * 1024
+"""What clients send and workers read unless told otherwise. Larger data belongs into a file or a table."""
+
+MAX_UNIQUE_KEY = 150
+"""Characters of a unique key: with the kind before it it stands in an indexed column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ class WireResult:
     report: dict[str, Any] | None
     error_type: str
     message: str
+    duplicate_of: str | None = None
+    """The run that stands for this one."""
 
 
 def _plain(value: object) -> object:
@@ -71,7 +72,10 @@ def _plain(value: object) -> object:
 def _plain_error(error: BaseException) -> dict[str, str]:
     if isinstance(error, RunFailed):
         state = RunState.CANCELLED if isinstance(error, RunCancelled) else RunState.FAILED
-        return {"type": error.error_type, "message": error.message, "state": state.value}
+        plain = {"type": error.error_type, "message": error.message, "state": state.value}
+        return plain if error.duplicate_of is None else plain | {"duplicate_of": error.duplicate_of}
+    if isinstance(error, CancelledError):
+        return {"type": "cancelled", "message": "the run was cancelled", "state": RunState.CANCELLED.value}
     if isinstance(error.__cause__, WireFormatError):  # arq wraps what our deserializer raises
         error = error.__cause__
     # Database drivers put the statement and its parameters into the lines below the first.
@@ -85,7 +89,7 @@ def dumps(data: dict[str, Any]) -> bytes:
     Raises:
         TypeError: a value has no JSON form.
     """
-    return json.dumps(data, default=_plain, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(data).encode()
 
 
 def _finite(text: str) -> float:
@@ -95,6 +99,12 @@ def _finite(text: str) -> float:
     return value
 
 
+# Made once: the json module's functions make theirs anew for each call that has options.
+_encode = json.JSONEncoder(default=_plain, separators=(",", ":"), allow_nan=False).encode
+# Strictly numbers that JSON has: what is read here must be writable again.
+_decode = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
+
+
 def loads(data: bytes) -> dict[str, Any]:
     """Read a payload or result.
 
@@ -102,8 +112,7 @@ def loads(data: bytes) -> dict[str, Any]:
         WireFormatError: it is not a JSON object. Pickles, arq's default, are never opened.
     """
     try:
-        # Strictly UTF-8 and numbers that JSON has: what is read here must be writable again.
-        value = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite)
+        value = _decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise WireFormatError(f"not JSON: {error}; producers must use a JSON serializer, see docs/wire.md") from None
     if not isinstance(value, dict):
@@ -111,9 +120,25 @@ def loads(data: bytes) -> dict[str, Any]:
     return value
 
 
-def job_payload(kind: str, arguments: dict[str, Any], enqueued_ms: int) -> bytes:
-    """Return what is stored under ``arq:job:<id>``; ``enqueued_ms`` is Unix time in milliseconds."""
-    return dumps({"t": None, "f": kind, "a": [], "k": arguments, "et": enqueued_ms})
+def job_payload(
+    kind: str, arguments: dict[str, Any] | bytes, enqueued_ms: int, *, unique_key: str | None = None
+) -> bytes:
+    """Return what is stored under ``arq:job:<id>``.
+
+    Args:
+        kind: the kind's name.
+        arguments: the request, as JSON values or as JSON.
+        enqueued_ms: when it was enqueued, Unix time in milliseconds.
+        unique_key: what is to be unique among the live runs of this kind; stock arq does not look at it.
+    """
+    request = arguments if isinstance(arguments, bytes) else dumps(arguments)
+    unique = b"" if unique_key is None else b',"u":' + json.dumps(unique_key).encode()
+    return b'%b%b,"et":%d%b}' % (_payload_head(kind), request, enqueued_ms, unique)
+
+
+@cache
+def _payload_head(kind: str) -> bytes:
+    return b'{"t":null,"f":%b,"a":[],"k":' % json.dumps(kind).encode()
 
 
 def read_job(data: bytes) -> dict[str, Any]:
@@ -123,8 +148,8 @@ def read_job(data: bytes) -> dict[str, Any]:
         WireFormatError: it is not a job; arq would be stopped by some of what this refuses.
     """
     value = loads(data)
-    for name, (kind, rule) in JOB_FIELDS.items():
-        if not isinstance(value.get(name), kind):
+    for name, kinds, rule in JOB_FIELDS:
+        if not isinstance(value.get(name), kinds):
             raise WireFormatError(f"{name!r} of a job must be {rule}; see docs/wire.md")
     if not 0 <= value["et"] <= LATEST_MS:
         raise WireFormatError("'et' of a job must be Unix time in milliseconds; see docs/wire.md")
@@ -158,11 +183,16 @@ def read_result(data: bytes) -> WireResult:
     error = value["r"].get("error") if isinstance(value["r"], dict) else None
     if not isinstance(error, dict):
         error = {"type": "Error", "message": str(value["r"])}
-    state = RunState.CANCELLED if error.get("state") == RunState.CANCELLED else RunState.FAILED
+    duplicate_of = error.get("duplicate_of")
     return WireResult(
         succeeded=False,
-        state=state,
+        state=_ENDS.get(str(error.get("state")), RunState.FAILED),
         report=None,
         error_type=str(error.get("type", "Error")),
         message=str(error.get("message", "")),
+        duplicate_of=duplicate_of if isinstance(duplicate_of, str) else None,
     )
+
+
+_ENDS = {state.value: state for state in (RunState.CANCELLED, RunState.QUARANTINED)}
+"""How a run may have ended without a report, besides that it failed."""

@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session
 from db.repositories.job_run import get_run
-from db.run_sessions import named_session
+from db.run_sessions import named_session, run_name
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from holdfast.states import RunState
-from jobs.outcomes import FenceLost, RunInterrupted
+from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
 
 
@@ -63,22 +63,26 @@ class RunContext:
 
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
+            JobCancelled: somebody cancelled the run; nothing is changed.
         """
-        async with get_async_session() as session, named_session(session, self.run_id, self.fence):
+        async with get_async_session() as session, named_session(session, run_name(self.run_id, self.fence)):
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             run = await get_run(session, self.run_id, lock=True)
             if run is None or run.fence != self.fence or run.state != RunState.RUNNING.value:
                 raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
+            if run.cancel_requested_at is not None:
+                raise JobCancelled("cancelled while it was running")
             batch = Batch(session, dict(run.cursor or {}), dict(run.counters or {}))
             yield batch
             if discard:
                 await session.rollback()
                 return
+            # A run that gets on is no suspect, however often its workers die: crashes count from the last batch on.
             await session.execute(
                 update(job_runs)
                 .where(job_runs.c.id == self.run_id)
-                .values(cursor=batch.cursor, counters=batch.counters)
+                .values(cursor=batch.cursor, counters=batch.counters, crashes=0)
             )
 
     async def checkpoint(self) -> Checkpoint:

@@ -14,6 +14,22 @@ class JobFailed(Exception):  # noqa: N818 - an outcome
         self.code = code
 
 
+class JobSnoozed(Exception):  # noqa: N818 - an outcome
+    """The job wants to be run again later; no attempt is charged.
+
+    Args:
+        delay_s: in so many seconds.
+    """
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(f"snoozed for {delay_s:g} s")
+        self.delay_s = delay_s
+
+
+class JobCancelled(Exception):  # noqa: N818 - an outcome
+    """The run is to end as cancelled: somebody asked for it, or the job finds that it is not wanted any more."""
+
+
 class RunInterrupted(Exception):  # noqa: N818 - an outcome
     """The worker is about to stop; the run goes on from its cursor, and no attempt is charged."""
 

@@ -1,12 +1,14 @@
 """Which function runs which request, and how."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from holdfast.requests import ImportTasks, JobReport, JobRequest
 from jobs.context import RunContext
 from jobs.import_tasks import clean_up, import_tasks
+from jobs.retry_policy import RetryPolicy
 from jobs.settings import JobSettings
 
 
@@ -18,10 +20,14 @@ class Job:
     perform: Callable[[RunContext, Any], Awaitable[JobReport]]
     timeout_s: float
     """Seconds that one attempt may take. It goes on from its cursor when it is tried again."""
-    max_attempts: int = 5
-    """Attempts that are charged; interrupted and crashed ones are not."""
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
     clean_up: Callable[[JobSettings, Any], None] | None = None
     """Called once the run is over and has not failed; it may be called again, and must not mind."""
+
+    @property
+    def ledger(self) -> bool:
+        """Whether its runs are kept in the ledger, as the request says; see ``JobRequest.ledger``."""
+        return self.request_type.ledger
 
     @property
     def kind(self) -> str:
@@ -29,7 +35,27 @@ class Job:
         return self.request_type.kind
 
 
-JOBS: dict[str, Job] = {
-    job.kind: job for job in (Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),)
-}
-"""Every kind that this worker runs, by its name."""
+BUILT_IN = (Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),)
+
+
+class PluginError(ValueError):
+    """A module of ``HOLDFAST_PLUGINS`` cannot be used; the message is one line."""
+
+
+def load_jobs(settings: JobSettings) -> dict[str, Job]:
+    """Return every kind that this worker runs, by its name: the built-in ones and those of the plugins.
+
+    Raises:
+        PluginError: a plugin cannot be imported, has no ``JOBS``, or brings a kind that is there already.
+    """
+    jobs = {job.kind: job for job in BUILT_IN}
+    for name in settings.holdfast_plugins:
+        try:
+            brought: tuple[Job, ...] = tuple(import_module(name).JOBS)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise PluginError(f"HOLDFAST_PLUGINS={name}: {error}; put it on PYTHONPATH, with a JOBS of Job") from error
+        for job in brought:
+            if job.kind in jobs:
+                raise PluginError(f"HOLDFAST_PLUGINS={name}: the kind {job.kind} is there already; rename one")
+            jobs[job.kind] = job
+    return jobs

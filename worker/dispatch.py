@@ -1,27 +1,34 @@
 """From the ledger into Redis: runs that were enqueued in the database, put back, or forgotten by Redis."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from db.connection import get_async_session
-from db.repositories import job_run
-from db.repositories.job_run import Dispatchable, RunRow
+from db.repositories import due_runs, job_run
+from db.repositories.due_runs import Dispatchable
+from db.repositories.job_run import RunRow
 from holdfast import wire
+from holdfast.errors import RunCancelled
+from holdfast.states import RunState
+from worker.ledger import AlreadyOver, again_after_race, end_duplicate
 
 PAGE_RUNS = 500
+RESULT_KEPT_S = 3600
 HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
 
 PUT_LUA = """
-if ARGV[4] == '1' then redis.call('DEL', KEYS[3], KEYS[4]) end
+if ARGV[4] == '1' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
 redis.call('SET', KEYS[1], ARGV[1])
 if ARGV[4] == '1' or not redis.call('ZSCORE', KEYS[2], ARGV[3]) then
   redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
 end
 """
-"""KEYS: job, queue, in-progress, retry. ARGV: payload, due (Unix ms), job id, 1 to take a dead worker's claim away."""
+"""KEYS: job, queue, in-progress, retry, result. ARGV: payload, due (Unix ms), job id, 1 to take away what an earlier
+start left: a dead worker's claim, or the result of a run that is replayed."""
 
 
 async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
@@ -35,7 +42,7 @@ async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
         async with get_async_session(read_only=True) as session:
             now = await job_run.database_now(session)
             wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=True)
-            runs = await job_run.waiting_runs(session, wanted, after=None, limit=PAGE_RUNS)
+            runs = await due_runs.waiting_runs(session, wanted, after=None, limit=PAGE_RUNS)
         if not runs:
             return count
         await _put(redis, runs)
@@ -49,7 +56,7 @@ async def reconcile(redis: Any, queue: str, kinds: Sequence[str]) -> int:
         async with get_async_session(read_only=True) as session:
             now = await job_run.database_now(session)
             wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=False)
-            runs = await job_run.waiting_runs(session, wanted, after=after, limit=PAGE_RUNS)
+            runs = await due_runs.waiting_runs(session, wanted, after=after, limit=PAGE_RUNS)
         if not runs:
             return count
         after = runs[-1].id
@@ -64,17 +71,78 @@ async def reconcile(redis: Any, queue: str, kinds: Sequence[str]) -> int:
 
 
 async def _put(redis: Any, runs: Sequence[RunRow]) -> None:
+    runs = [run for run in runs if run.unique_key is None or await _may_live(redis, run)]
+    if not runs:
+        return
     async with redis.pipeline(transaction=False) as pipe:
         for run in runs:
-            keys = (wire.JOB_KEY, None, wire.IN_PROGRESS_KEY, wire.RETRY_KEY)
+            keys = (wire.JOB_KEY, None, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.RESULT_KEY)
             names = [run.queue if key is None else key + run.job_id for key in keys]
-            payload = wire.job_payload(run.kind, run.request, _milliseconds(run.enqueued_at))
-            claimed_by_dead = "1" if run.reason == "crashed" else "0"
-            pipe.eval(PUT_LUA, len(names), *names, payload, _milliseconds(run.due_at), run.job_id, claimed_by_dead)
+            enqueued_ms = _milliseconds(run.enqueued_at)
+            payload = wire.job_payload(run.kind, run.request, enqueued_ms, unique_key=run.unique_key)
+            anew = "1" if run.reason in {"crashed", "replayed"} else "0"
+            pipe.eval(PUT_LUA, len(names), *names, payload, _milliseconds(run.due_at), run.job_id, anew)
         await pipe.execute()
     run_ids: list[UUID] = [run.id for run in runs]
     async with get_async_session() as session:
-        await job_run.mark_dispatched(session, run_ids)
+        await due_runs.mark_dispatched(session, run_ids)
+
+
+async def _may_live(redis: Any, run: RunRow) -> bool:
+    """Decide a run's unique key; a duplicate ends here, and its producer is told."""
+
+    async def transaction() -> AlreadyOver | None:
+        async with get_async_session() as session:
+            locked = await job_run.get_run(session, run.id, lock=True)
+            if locked is None or locked.state != RunState.WAITING.value:
+                return None
+            holder = await job_run.take_live_key(session, locked)
+            return None if holder is None else await end_duplicate(session, locked, holder)
+
+    duplicate = await again_after_race(transaction)
+    if duplicate is None:
+        return True
+    error = duplicate.error or {}
+    ended = RunCancelled(str(run.id), error["type"], error["message"], duplicate_of=error["duplicate_of"])
+    now_ms = time.time_ns() // 1_000_000
+    result = wire.dumps(
+        {
+            "t": 1,
+            "f": run.kind,
+            "a": [],
+            "k": run.request,
+            "et": _milliseconds(run.enqueued_at),
+            "s": False,
+            "r": ended,
+            "st": now_ms,
+            "ft": now_ms,
+            "q": run.queue,
+            "id": run.job_id,
+        }
+    )
+    await redis.set(wire.RESULT_KEY + run.job_id, result, ex=RESULT_KEPT_S)
+    return False
+
+
+class RedisWatch:
+    """Notices that Redis was emptied, or that another one answers (a failover to a replica that lagged)."""
+
+    def __init__(self, queue: str) -> None:
+        self._key = f"{queue}:sentinel"
+        self._replid: str | None = None
+
+    async def note(self, redis: Any) -> None:
+        """Leave the sentinel, and remember which Redis it is."""
+        await redis.set(self._key, "1")
+        self._replid = (await redis.info("replication")).get("master_replid")
+
+    async def has_lost(self, redis: Any) -> bool:
+        """Whether the ledger's waiting runs have to be compared with this Redis now."""
+        async with redis.pipeline(transaction=False) as pipe:
+            pipe.exists(self._key)
+            pipe.info("replication")
+            exists, info = await pipe.execute()
+        return not exists or info.get("master_replid") != self._replid
 
 
 async def free_dead_claims(redis: Any, queue: str, running_job_ids: set[str]) -> int:

@@ -1,14 +1,14 @@
-"""The ledger's transactions: admission, the end of an attempt, putting back what dead workers left.
+"""The ledger's transactions on one run: admission, the end of an attempt, cancellation.
 
 I1 no ledgered run starts before its admission is committed; I2 Redis is told that a run is over only after its final
 state is committed here; I3 admission drops a run that is over and hands out its stored end. Whatever Redis forgets,
-repeats or delays, these three hold.
+repeats or delays, these three hold. ``worker.grouped_ledger`` does the same for many runs in one transaction.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
@@ -17,10 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.connection import get_async_session
 from db.repositories import job_run, worker_heartbeat
 from db.repositories.job_run import BornRun, RunRow
-from db.run_sessions import end_session, named_session
+from db.run_sessions import named_session, run_name
 from db.types import utc_now
 from holdfast.states import RunState
+from worker.newcomers import is_old
 from worker.retries import Outcome
+
+SUSPECT_AFTER = 2
+"""After so many crashes a run is a suspect: it runs alone, and only one more crash quarantines it."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,13 @@ class Admitted:
     fence: int
     attempt: int
     """The number of the charged attempt, from 1; an interrupted or crashed one is repeated under its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """The run has lost several workers: it is admitted only where it runs alone."""
+
+    run_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class HeldElsewhere:
     worker_id: str
 
 
-Admission = Admitted | AlreadyOver | HeldElsewhere
+Admission = Admitted | AlreadyOver | HeldElsewhere | Suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +85,79 @@ class Vitals:
         return alive | {self.worker_id}
 
 
-async def admit(born: BornRun, vitals: Vitals, *, active_here: Collection[UUID]) -> Admission:
+async def again_after_race(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction, and once more when another worker took its key or its row at the same moment."""
+    try:
+        return await transaction()
+    except IntegrityError:
+        return await transaction()
+
+
+async def admit(born: BornRun, vitals: Vitals, *, active_here: Collection[UUID], is_alone: bool = False) -> Admission:
     """Enter the run into the ledger if it is new, and admit this worker to it (I1, I3).
 
     Args:
         born: the run as Redis tells it.
         vitals: this worker.
         active_here: the runs that this process is performing right now.
+        is_alone: whether the run would have the process for itself; suspects are not admitted otherwise.
     """
-    try:
-        return await _admit(born, vitals, active_here)
-    except IntegrityError:  # another worker entered it at the same moment
-        return await _admit(born, vitals, active_here)
+    return await again_after_race(lambda: _admit(born, vitals, active_here, is_alone))
 
 
-async def _admit(born: BornRun, vitals: Vitals, active_here: Collection[UUID]) -> Admission:
+async def _admit(born: BornRun, vitals: Vitals, active_here: Collection[UUID], is_alone: bool) -> Admission:
     async with get_async_session() as session:
-        run = await job_run.find_born_run(session, born)
-        if run is None:
-            run_id = await job_run.insert_born_run(session, born)
-            run = await job_run.get_run(session, run_id, lock=True)
-            assert run is not None  # noqa: S101 - inserted one statement before
-        state = RunState(run.state)
-        if state.is_over:
-            return AlreadyOver(run.id, state, run.report, run.error)
-        if state is RunState.RUNNING:
-            if run.id in active_here or (
-                run.worker_id != vitals.worker_id and run.worker_id in await vitals.living(session)
-            ):
-                return HeldElsewhere(run.id, run.worker_id)
-            await _charge_crash(session, run)
+        run = await find_or_enter(session, born)
+        if RunState(run.state).is_over:
+            return over(run)
+        crashes: int = run.crashes
+        if run.state == RunState.RUNNING.value:
+            if (hindrance := await _take_from_the_dead(session, run, vitals, active_here)) is not None:
+                return hindrance
+            crashes += 1
+            await job_run.set_waiting(session, run.id, "crashed")
+        if run.cancel_requested_at is not None:
+            return await end_cancelled(session, run)
+        if run.unique_key is not None and (holder := await job_run.take_live_key(session, run)) is not None:
+            return await end_duplicate(session, run, holder)
+        if crashes >= SUSPECT_AFTER and not is_alone:
+            await job_run.set_waiting(session, run.id, "suspect")
+            return Suspect(run.id)
         fence = await job_run.set_running(session, run, vitals.worker_id)
         return Admitted(run.id, fence, run.attempts + 1)
+
+
+async def _take_from_the_dead(
+    session: AsyncSession, run: RunRow, vitals: Vitals, active_here: Collection[UUID]
+) -> HeldElsewhere | AlreadyOver | None:
+    """Take a locked running run from its worker if that is dead; return what stands in the way."""
+    is_held = run.id in active_here
+    if run.worker_id != vitals.worker_id:
+        is_held = is_held or run.worker_id in await vitals.living(session)
+    return HeldElsewhere(run.id, run.worker_id) if is_held else await charge_crash(session, run)
+
+
+async def find_or_enter(session: AsyncSession, born: BornRun) -> RunRow:
+    """Return the locked row of a run that Redis tells of, made now if it is new, or its row in the history."""
+    run = await job_run.find_born_run(session, born)
+    if run is None and is_old(born.enqueued_at):
+        run = await job_run.find_in_history(session, born)
+    if run is None:
+        run_id = await job_run.insert_born_run(session, born)
+        run = await job_run.get_run(session, run_id, lock=True)
+        assert run is not None  # noqa: S101 - inserted one statement before
+    return run
+
+
+async def enter(born: BornRun, reason: str) -> None:
+    """Make sure that the ledger has a run that may not start yet, with the reason."""
+
+    async def transaction() -> None:
+        async with get_async_session() as session:
+            run = await find_or_enter(session, born)
+            await job_run.set_reason(session, run.id, reason)
+
+    await again_after_race(transaction)
 
 
 async def refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
@@ -113,22 +167,46 @@ async def refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver | HeldElse
         Its end: this one, or the stored one of a run that was over already (I3). A run that another worker, with
         another version of the request, is performing goes on.
     """
-    try:
-        return await _refuse(born, error)
-    except IntegrityError:  # another worker entered it at the same moment
-        return await _refuse(born, error)
+    return await again_after_race(lambda: _end_unstarted(born, RunState.FAILED, error))
 
 
-async def _refuse(born: BornRun, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
+async def cancel(born: BornRun) -> AlreadyOver | HeldElsewhere:
+    """End a run as cancelled before it starts; a running one only learns that it is wanted no more."""
+    return await again_after_race(lambda: _end_unstarted(born, RunState.CANCELLED, CANCELLED))
+
+
+CANCELLED = {"type": "cancelled", "message": "cancelled before it started", "state": RunState.CANCELLED.value}
+
+
+async def _end_unstarted(born: BornRun, state: RunState, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
     async with get_async_session() as session:
-        run = await job_run.find_born_run(session, born)
-        run_id = run.id if run is not None else await job_run.insert_born_run(session, born)
-        if run is not None and RunState(run.state).is_over:
-            return AlreadyOver(run_id, RunState(run.state), run.report, run.error)
-        if run is not None and run.state == RunState.RUNNING.value:
-            return HeldElsewhere(run_id, run.worker_id)
-        await job_run.fail_waiting(session, run_id, error)
-    return AlreadyOver(run_id, RunState.FAILED, None, error)
+        run = await find_or_enter(session, born)
+        if RunState(run.state).is_over:
+            return over(run)
+        if run.state == RunState.RUNNING.value:
+            if state is RunState.CANCELLED:
+                await job_run.request_cancel(session, [run.id])
+            return HeldElsewhere(run.id, run.worker_id)
+        await job_run.end_waiting(session, run.id, state, error=error)
+    return AlreadyOver(run.id, state, None, error)
+
+
+async def end_cancelled(session: AsyncSession, run: RunRow) -> AlreadyOver:
+    """End a locked waiting run whose cancellation was asked for."""
+    await job_run.end_waiting(session, run.id, RunState.CANCELLED, error=CANCELLED)
+    return AlreadyOver(run.id, RunState.CANCELLED, None, CANCELLED)
+
+
+async def end_duplicate(session: AsyncSession, run: RunRow, holder: UUID) -> AlreadyOver:
+    """End a locked waiting run for which another one stands."""
+    error = {
+        "type": "duplicate",
+        "message": f"run {holder} with the same unique key is live and stands for it",
+        "state": RunState.CANCELLED.value,
+        "duplicate_of": str(holder),
+    }
+    await job_run.end_waiting(session, run.id, RunState.CANCELLED, reason="duplicate", duplicate_of=holder, error=error)
+    return AlreadyOver(run.id, RunState.CANCELLED, None, error)
 
 
 async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
@@ -137,73 +215,64 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
     Returns:
         The outcome, or ``lost`` when the fence was overtaken; nothing is changed then.
     """
-    async with get_async_session() as session, named_session(session, admitted.run_id, admitted.fence):
+    name = run_name(admitted.run_id, admitted.fence)
+    async with get_async_session() as session, named_session(session, name):
         run = await job_run.get_run(session, admitted.run_id, lock=True)
-        if run is None or run.fence != admitted.fence or run.state != RunState.RUNNING.value:
+        if run is None or not holds_fence(run, admitted):
             return Outcome("lost")
         await job_run.add_attempt(session, run, outcome.name, outcome.error)
         state, values = _next_state(run, outcome)
-        if outcome.name == "retry":
-            now = await job_run.database_now(session)
-            values["due_at"] = now + timedelta(seconds=outcome.delay_s)
+        if state is RunState.WAITING:
+            values["due_at"] = await job_run.database_now(session) + timedelta(seconds=outcome.delay_s)
+        else:
+            values |= {"finished_at": utc_now(), "live_key": None}
         await job_run.leave_running(session, run.id, run.fence, state, **values)
     return outcome
 
 
+def holds_fence(run: RunRow, admitted: Admitted) -> bool:
+    """Whether an admission still stands."""
+    return bool(run.fence == admitted.fence and run.state == RunState.RUNNING.value)
+
+
 def _next_state(run: RunRow, outcome: Outcome) -> tuple[RunState, dict[str, Any]]:
     if outcome.name == "succeeded":
-        return RunState.SUCCEEDED, {"report": outcome.report, "finished_at": utc_now()}
+        return RunState.SUCCEEDED, {"report": outcome.report}
     if outcome.name == "failed":
-        return RunState.FAILED, {"error": outcome.error, "attempts": run.attempts + 1, "finished_at": utc_now()}
+        return RunState.FAILED, {"error": outcome.error, "attempts": run.attempts + 1}
+    if outcome.name == "cancelled":
+        return RunState.CANCELLED, {"error": outcome.error}
     if outcome.name == "retry":
         return RunState.WAITING, {"reason": "retry", "error": outcome.error, "attempts": run.attempts + 1}
-    return RunState.WAITING, {"reason": "interrupted", "due_at": utc_now()}
+    return RunState.WAITING, {"reason": outcome.name}
 
 
 async def find_end(run_id: UUID) -> AlreadyOver | None:
     """Return a run's stored end (I3); None when it is not over."""
     async with get_async_session(read_only=True) as session:
         run = await job_run.get_run(session, run_id)
-    if run is None or not RunState(run.state).is_over:
-        return None
+    return None if run is None or not RunState(run.state).is_over else over(run)
+
+
+def over(run: RunRow) -> AlreadyOver:
+    """Return the stored end of a run that is over."""
     return AlreadyOver(run.id, RunState(run.state), run.report, run.error)
 
 
-async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collection[UUID]) -> list[UUID]:
-    """Put running rows whose worker is dead back to waiting; no attempt is charged.
+async def charge_crash(session: AsyncSession, run: RunRow) -> AlreadyOver | None:
+    """Note that a locked running run lost its worker, which costs no attempt.
 
     Returns:
-        Their ids. They are not in Redis yet: dispatch takes them there.
+        Its end, if it ran alone as a suspect and so is the one to blame: it is quarantined.
     """
-    put_back = []
-    async with get_async_session(read_only=True) as session:
-        living = await vitals.living(session)
-        # A run of this very process that nobody performs: its admission was committed but not heard of. For a moment
-        # that is so for every run, hence the wait.
-        unheard = await job_run.database_now(session) - timedelta(seconds=vitals.heartbeat_timeout_s)
-        candidates = [
-            run
-            for run in await job_run.running_runs(session, queue)
-            if run.worker_id not in living
-            or (run.worker_id == vitals.worker_id and run.id not in active_here and run.started_at < unheard)
-        ]
-    for candidate in candidates:
-        async with get_async_session() as session:  # a worker that is frozen, not dead, would keep its row locked
-            await end_session(session, candidate.id, candidate.fence)
-        async with get_async_session() as session:
-            run = await job_run.get_run(session, candidate.id, lock=True)
-            if run is None or run.state != RunState.RUNNING.value or run.id in active_here:
-                continue
-            if run.worker_id in await vitals.living(session) - {vitals.worker_id}:
-                continue
-            await _charge_crash(session, run)
-            values = {"reason": "crashed", "due_at": utc_now(), "dispatched_at": None}
-            await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, **values)
-            put_back.append(run.id)
-    return put_back
-
-
-async def _charge_crash(session: AsyncSession, run: RunRow) -> None:
     error = {"type": "WorkerDied", "message": f"worker {run.worker_id} ended without a word"}
     await job_run.add_attempt(session, run, "crashed", error)
     await job_run.count_crash(session, run)
+    if run.crashes < SUSPECT_AFTER:
+        return None
+    message = f"it ran alone and worker {run.worker_id} died, as {run.crashes} did before; look before replaying"
+    verdict = {"type": "quarantined", "message": message}
+    await job_run.leave_running(
+        session, run.id, run.fence, RunState.QUARANTINED, error=verdict, finished_at=utc_now(), live_key=None
+    )
+    return AlreadyOver(run.id, RunState.QUARANTINED, None, verdict)

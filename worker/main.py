@@ -8,7 +8,7 @@ from typing import Any
 from arq.worker import func
 
 from holdfast import wire
-from jobs.registry import JOBS
+from jobs.registry import load_jobs
 from worker.logs import configure_logs
 from worker.redis_url import arq_settings
 from worker.run import job_function
@@ -31,7 +31,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
             keep_result=settings.keep_result_s,
             max_tries=NO_LIMIT,
         )
-        for job in JOBS.values()
+        for job in load_jobs(settings).values()
     ]
     return {
         "functions": functions,
@@ -43,6 +43,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         "max_jobs": settings.max_jobs,
         "keep_result": settings.keep_result_s,
         "max_tries": NO_LIMIT,
+        "allow_abort_jobs": True,
         "job_serializer": wire.dumps,
         "job_deserializer": wire.read_job,
         "log_results": False,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import get_async_session
 from db.errors import first_line
-from db.repositories import job_run
+from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
@@ -41,6 +41,9 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         runtime = Runtime(settings, owns_queue=settings.queue_is_embedded)
         worker = Worker(**worker_kwargs(settings, runtime))
         worker.on_drain = runtime.draining.set
+        worker.lease_s = settings.lease_s
+        worker.functions_see_aborts = True
+        runtime.worker = worker
         main = asyncio.create_task(worker.async_run())
         watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None
         try:
@@ -119,7 +122,7 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
         queue = runtime.settings.queue_name
         try:
             async with get_async_session(read_only=True) as session:
-                due = await job_run.count_due(session, queue)
+                due = await due_runs.count_due(session, queue)
         except (SQLAlchemyError, OSError):
             continue  # whether nothing is due can be seen when the database is back
         now_ms = time.time_ns() // 1_000_000

@@ -4,13 +4,13 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from db.errors import first_line, is_transient
-from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
+from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
+from jobs.retry_policy import RetryPolicy
 
-OutcomeName = Literal["succeeded", "failed", "retry", "interrupted", "lost"]
-
-FIRST_BACKOFF_S = 1.0
-SLOWEST_BACKOFF_S = 300.0
+OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,37 +23,65 @@ class Outcome:
     delay_s: float = 0.0
 
 
-def backoff_s(attempt: int) -> float:
-    """Return how many seconds to wait after the ``attempt``-th failure: exponential, with full jitter.
+def backoff_s(failures: int, policy: RetryPolicy) -> float:
+    """Return how many seconds to wait after so many failures: exponential, with full jitter.
 
     Full jitter (a uniform draw from zero to the bound) spreads a crowd best; source: M. Brooker, "Exponential Backoff
     And Jitter", AWS Architecture Blog, 2015.
     """
-    bound = min(SLOWEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(attempt, 30))
+    bound = min(policy.slowest_s, policy.first_s * 2.0 ** min(failures, 30))
     return random.uniform(0.0, bound)  # noqa: S311 - no secret
 
 
-def classify(error: BaseException, *, attempt: int, max_attempts: int) -> Outcome:
+def classify(error: BaseException, *, attempt: int, policy: RetryPolicy) -> Outcome:
     """Decide what an attempt's error means.
 
     Args:
         error: what the job raised.
         attempt: the number of this charged attempt, from 1.
-        max_attempts: how many the kind may have.
+        policy: the kind's.
     """
+    if (named := _named(error)) is not None:
+        return named
+    own = policy.for_error(error, is_transient=is_transient(error))
+    if own is None:
+        return Outcome("failed", error=describe(error))
+    if attempt < own.max_attempts:
+        return Outcome("retry", error=describe(error), delay_s=backoff_s(attempt, own))
+    message = f"{first_line(error)}; given up after {attempt} attempts"
+    return Outcome("failed", error={"type": type(error).__name__, "message": message})
+
+
+def _named(error: BaseException) -> Outcome | None:
+    """Return the outcome that an exception names by itself."""
     if isinstance(error, FenceLost):
         return Outcome("lost", error=describe(error))
     if isinstance(error, RunInterrupted):
         return Outcome("interrupted")
-    if is_transient(error) or isinstance(error, TimeoutError):
-        if attempt < max_attempts:
-            return Outcome("retry", error=describe(error), delay_s=backoff_s(attempt))
-        message = f"{first_line(error)}; given up after {attempt} attempts"
-        return Outcome("failed", error={"type": type(error).__name__, "message": message})
-    return Outcome("failed", error=describe(error))
+    if isinstance(error, JobSnoozed):
+        return Outcome("snoozed", delay_s=error.delay_s)
+    if isinstance(error, JobCancelled):
+        return Outcome("cancelled", error={"type": "cancelled", "message": first_line(error), "state": "cancelled"})
+    return None
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an error as the ledger and the wire keep it: a type for programs, one line for people."""
     kind = error.code if isinstance(error, JobFailed) else type(error).__name__
     return {"type": kind, "message": first_line(error)}
+
+
+def describe_invalid(error: ValidationError) -> dict[str, Any]:
+    """Return why a request does not fit its kind, as ``describe`` returns errors."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    # A misspelt field is also a missing one: the misspelling says more.
+    first = min(problems, key=lambda problem: problem["type"] == "missing")
+    place = ".".join(str(part) for part in first["loc"]) or "request"
+    return {"type": "invalid_request", "message": f"{place}: {first['msg']}"}
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error is one of those that jobs end with, so that the log needs no traceback."""
+    if isinstance(error, RunInterrupted | FenceLost | TimeoutError):
+        return True
+    return describe(error)["type"] != type(error).__name__ or is_transient(error)

@@ -19,19 +19,22 @@ from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
 from holdfast.states import RunState
 from jobs.context import RunContext
-from jobs.outcomes import FenceLost, RunInterrupted
+from jobs.outcomes import JobCancelled
 from jobs.registry import Job
+from jobs.retry_policy import RetryPolicy
 from worker import ledger
-from worker.ledger import Admitted, AlreadyOver, HeldElsewhere
+from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Suspect
+from worker.light import run_light
 from worker.logs import Logger, get_logger
+from worker.newcomers import LONGEST_ID, is_storable_id
 from worker.progress import ProgressPublisher
-from worker.retries import Outcome, backoff_s, classify, describe
+from worker.retries import Outcome, backoff_s, classify, describe_invalid, is_expected
 from worker.runtime import Runtime
 
 HELD_ELSEWHERE_S = 5.0
 """Seconds after which an entry is looked at again whose run a living worker has."""
-LONGEST_ID = 255
-"""Characters of a run's id in the ledger."""
+OBSTACLE_S = 2.0
+"""Seconds after which a run is looked at again whose queue or kind is paused or at its limit."""
 RECORD_PATIENCE_S = 60.0
 """Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
 
@@ -53,23 +56,32 @@ def job_function(job: Job) -> JobFunction:
 
     async def perform_run(ctx: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Report | None:
         runtime: Runtime = ctx["runtime"]
-        if len(ctx["job_id"]) > LONGEST_ID or "\x00" in ctx["job_id"]:
+        if not job.ledger:
+            return await run_light(runtime, job, ctx["job_id"], _as_request(args, kwargs))
+        if not is_storable_id(ctx["job_id"]):
             message = f"a run's id has at most {LONGEST_ID} characters and no NUL: use a UUID version 7"
             raise RunFailed(ctx["job_id"], "invalid_id", message)
         born = BornRun(
             kind=job.kind,
-            queue=runtime.settings.queue_name,
+            queue=ctx.get("queue", runtime.settings.queue_name),
             job_id=ctx["job_id"],
             enqueued_at=ctx["enqueue_time"],
             request=_as_request(args, kwargs),
+            unique_key=ctx.get("payload", {}).get("u"),
         )
-        return await run_attempt(runtime, job, born)
+        return await run_attempt(runtime, job, born, is_unwanted=bool(ctx.get("aborted")))
 
     return perform_run
 
 
-async def run_attempt(runtime: Runtime, job: Job, born: BornRun) -> Report | None:
+async def run_attempt(runtime: Runtime, job: Job, born: BornRun, *, is_unwanted: bool = False) -> Report | None:
     """Take a run from its payload to its end.
+
+    Args:
+        runtime: this worker.
+        job: the run's kind.
+        born: what Redis tells of it.
+        is_unwanted: its cancellation was asked for before it started.
 
     Returns:
         The report.
@@ -83,12 +95,28 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun) -> Report | Non
     try:
         call = decode(job, born)
     except ValidationError as invalid:
-        return await _refuse(runtime, job, born, _invalid_request(invalid))
+        return await _refuse(runtime, job, born, describe_invalid(invalid))
     with _waiting_for_the_ledger(logger):
-        admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active)
+        if is_unwanted:
+            return _report_refused(runtime, job, await ledger.cancel(born), call.request)
+        if (obstacle := runtime.obstacle(queue=born.queue, kind=job.kind)) is not None:
+            await ledger.enter(born, obstacle)
+            raise Retry(defer=OBSTACLE_S)
+        admission = await runtime.ledger.admit(born)
+    if not isinstance(admission, Suspect):
+        return await _run_if_admitted(runtime, call, admission, logger)
+    logger.warning("the run is a suspect and runs alone", run_id=str(admission.run_id))
+    async with runtime.alone(admission.run_id):
+        with _waiting_for_the_ledger(logger):
+            admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active, is_alone=True)
+        return await _run_if_admitted(runtime, call, admission, logger)
+
+
+async def _run_if_admitted(runtime: Runtime, call: Call, admission: Admission, logger: Logger) -> Report | None:
     if isinstance(admission, Admitted):
         return await _run_admitted(runtime, call, admission, logger)
-    return _report_refused(runtime, job, admission, call.request)
+    assert not isinstance(admission, Suspect)  # noqa: S101 - a suspect that is alone is admitted or over
+    return _report_refused(runtime, call.job, admission, call.request)
 
 
 async def _refuse(runtime: Runtime, job: Job, born: BornRun, error: dict[str, Any]) -> Report | None:
@@ -114,10 +142,10 @@ def _waiting_for_the_ledger(logger: Logger) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_transient(error):
+        if isinstance(error, Retry) or not is_transient(error):
             raise
         logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
-        raise Retry(defer=1.0 + backoff_s(2)) from error
+        raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error
 
 
 def decode(job: Job, born: BornRun) -> Call:
@@ -136,11 +164,11 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     started = time.monotonic()
     try:
         outcome, cancelled = await perform(runtime, call, admitted)
-        recorded = await asyncio.shield(record_finished(admitted, outcome, logger))
+        recorded = await asyncio.shield(record_finished(runtime, admitted, outcome, logger))
     finally:
         runtime.active.discard(admitted.run_id)
     seconds = round(time.monotonic() - started, 3)
-    log = logger.info if recorded.name in {"succeeded", "interrupted"} else logger.warning
+    log = logger.info if recorded.name in {"succeeded", "interrupted", "snoozed"} else logger.warning
     log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
     if cancelled is not None:
         raise cancelled
@@ -173,15 +201,17 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         async with asyncio.timeout(call.job.timeout_s):
             report = await call.job.perform(context, call.request)
     except asyncio.CancelledError as cancelled:
+        if runtime.is_unwanted(admitted.run_id, call.born.job_id):
+            return classify(JobCancelled("cancelled while it was running"), attempt=1, policy=call.job.retries), None
         return Outcome("interrupted"), cancelled
     except Exception as error:  # noqa: BLE001 - classify looks at each
-        if not _is_expected(error):
+        if not is_expected(error):
             get_logger(run_id=str(admitted.run_id), kind=call.job.kind).exception("the job raised an unexpected error")
-        return classify(error, attempt=admitted.attempt, max_attempts=call.job.max_attempts), None
+        return classify(error, attempt=admitted.attempt, policy=call.job.retries), None
     return Outcome("succeeded", report=report.model_dump(mode="json")), None
 
 
-async def record_finished(admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
+async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
     """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
 
     Raises:
@@ -190,7 +220,7 @@ async def record_finished(admitted: Admitted, outcome: Outcome, logger: Logger) 
     deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
     while True:
         try:
-            return await ledger.finish(admitted, outcome)
+            return await runtime.ledger.finish(admitted, outcome)
         except Exception as error:
             failures += 1
             if not is_transient(error):
@@ -203,12 +233,9 @@ async def record_finished(admitted: Admitted, outcome: Outcome, logger: Logger) 
 
 def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:
     """Turn a recorded outcome into what arq understands."""
-    if outcome.name == "retry":
+    if outcome.name in {"retry", "snoozed", "interrupted"}:
         raise Retry(defer=outcome.delay_s)
-    if outcome.name == "interrupted":
-        raise Retry(defer=0)
-    state = RunState.SUCCEEDED if outcome.name == "succeeded" else RunState.FAILED
-    over = AlreadyOver(admitted.run_id, state, outcome.report, outcome.error)
+    over = AlreadyOver(admitted.run_id, RunState(outcome.name), outcome.report, outcome.error)
     return report_end(call.job, over, runtime, call.request)
 
 
@@ -223,7 +250,8 @@ def report_end(job: Job, over: AlreadyOver, runtime: Runtime, request: JobReques
         return over.report
     error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
     failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed
-    raise failure(str(over.run_id), str(error.get("type")), str(error.get("message")))
+    told = str(error.get("type")), str(error.get("message"))
+    raise failure(str(over.run_id), *told, duplicate_of=error.get("duplicate_of"))
 
 
 def _as_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -231,17 +259,3 @@ def _as_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]
     if len(args) == 1 and isinstance(args[0], dict) and not kwargs:
         return args[0]
     return {**kwargs, **({"positional arguments": list(args)} if args else {})}
-
-
-def _invalid_request(error: ValidationError) -> dict[str, Any]:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    # A misspelt field is also a missing one: the misspelling says more.
-    first = min(problems, key=lambda problem: problem["type"] == "missing")
-    place = ".".join(str(part) for part in first["loc"]) or "request"
-    return {"type": "invalid_request", "message": f"{place}: {first['msg']}"}
-
-
-def _is_expected(error: Exception) -> bool:
-    if isinstance(error, RunInterrupted | FenceLost | TimeoutError):
-        return True
-    return describe(error)["type"] != type(error).__name__ or is_transient(error)

@@ -1,35 +1,38 @@
-"""What lives as long as the worker: the pool, the heartbeat, and the tasks that keep ledger and Redis together."""
+"""What lives as long as the worker: the pool, the heartbeat, and the state that its jobs and its upkeep share."""
 
 import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import migrate
 from db.connection import close_database, database_is_open, get_async_session, initialize_database
-from db.errors import first_line
-from db.repositories import job_run
-from holdfast.requests import ImportTasks
-from jobs.import_tasks.spool import sweep
-from jobs.registry import JOBS
-from worker import dispatch, ledger
+from db.repositories import installation
+from db.repositories.control import Controls
+from worker.grouped_ledger import GroupedLedger
 from worker.heartbeat import Heartbeat
 from worker.ledger import Vitals
 from worker.logs import get_logger
 from worker.settings import Settings
+from worker.upkeep import Upkeep
 
-RECONCILE_INTERVAL_S = 60.0
+if TYPE_CHECKING:
+    from worker.queue import Worker
+
+ALONE_LOOK_S = 0.05
 
 
 class Runtime:
-    """The worker's startup and shutdown; jobs find the settings and the state of the process here."""
+    """The worker's startup and shutdown; jobs find the settings and the state of the process here.
+
+    Args:
+        settings: whose queue and database.
+        owns_queue: whether no other worker can be alive at this queue (embedded).
+    """
 
     def __init__(self, settings: Settings, *, owns_queue: bool) -> None:
         self.settings = settings
@@ -37,15 +40,29 @@ class Runtime:
         self.vitals = Vitals(self.worker_id, settings.queue_home, owns_queue, settings.heartbeat_timeout_s)
         self.active: set[UUID] = set()
         """The runs that this process is performing."""
+        self.ledger = GroupedLedger(self.vitals, self.active)
         self.draining = asyncio.Event()
         """Set when the worker was told to stop."""
         self.started = asyncio.Event()
         """Set when the startup hook is through."""
+        self.is_held = False
+        """Whether the ledger was made on another server, so that nothing of it may run here."""
+        self.controls = Controls()
+        self.unwanted: set[UUID] = set()
+        """Runs of this process whose cancellation the ledger asks for."""
         self.redis: Any = None
+        self.worker: Worker | None = None
+        """Our own engine, which can be told to stop claiming; None under stock arq."""
+        self._alone: UUID | None = None
+        self._one_alone = asyncio.Lock()
         self._owns_pool = False
         self._heartbeat = Heartbeat(settings, self.worker_id)
-        self._kinds = tuple(JOBS)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._upkeep = Upkeep(self)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether this worker takes up runs: it has started, is not draining and not held."""
+        return self.started.is_set() and not self.draining.is_set() and not self.is_held
 
     async def start(self, ctx: dict[str, Any]) -> None:
         """Open the pool, say hello in the ledger and put back what was left; arq's startup hook.
@@ -64,68 +81,75 @@ class Runtime:
         if settings.database_migrates_itself:
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
+        await self.look_whether_held()
         await self._heartbeat.start()
-        await self.put_back()
-        await self.reconcile()
-        await self._sweep_spool()
-        self._tasks = [
-            asyncio.create_task(self._every(settings.dispatch_interval_s, self._dispatch)),
-            asyncio.create_task(self._every(settings.heartbeat_interval_s, self.put_back)),
-            asyncio.create_task(self._every(RECONCILE_INTERVAL_S, self.reconcile)),
-        ]
+        await self._upkeep.start()
         self.started.set()
         get_logger().info("worker started", worker_id=self.worker_id, queue=settings.queue_name)
 
     async def stop(self, ctx: dict[str, Any]) -> None:
         """Say goodbye and close the pool; arq's shutdown hook."""
         del ctx
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._upkeep.stop()
         await self._heartbeat.stop()
         if self._owns_pool:
             await close_database()
         if self.started.is_set():
             get_logger().info("worker stopped", worker_id=self.worker_id)
 
-    async def put_back(self) -> None:
-        """Put the runs of dead workers back into the queue."""
-        queue = self.settings.queue_name
-        run_ids = await ledger.put_back_orphans(self.vitals, queue, active_here=self.active)
-        for run_id in run_ids:
-            get_logger().warning("a dead worker's run was put back", run_id=str(run_id))
-        if run_ids:
-            await self._dispatch()
+    async def look_whether_held(self) -> None:
+        """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
+        async with get_async_session() as session:
+            held = await installation.is_held(session)
+        if held and not self.is_held:
+            get_logger().error(
+                "held: this database was restored or cloned from another server; nothing is dispatched or run until "
+                "`python -m worker adopt` says that it is the right one"
+            )
+        elif self.is_held and not held:
+            get_logger().warning("adopted: runs are taken up again")
+        self.is_held = held
+        self.claim_or_not()
 
-    async def reconcile(self) -> None:
-        """Compare ledger and Redis, and mend what differs."""
-        queue = self.settings.queue_name
-        async with get_async_session(read_only=True) as session:
-            running = {run.job_id for run in await job_run.running_runs(session, queue)}
-        await dispatch.free_dead_claims(self.redis, queue, running)
-        if missing := await dispatch.reconcile(self.redis, queue, self._kinds):
-            get_logger().info("waiting runs were put into Redis again", runs=missing)
+    def claim_or_not(self) -> None:
+        """Tell the engine from which queues it may claim."""
+        if self.worker is None:
+            return
+        queues = {self.settings.queue_name, *self.worker.further_queues}
+        paused = {name for scope, name in self.controls.paused if scope == "queue"}
+        everything = self.is_held or self._alone is not None
+        self.worker.paused_queues = frozenset(queues if everything else queues & paused)
 
-    async def _dispatch(self) -> None:
-        await dispatch.dispatch(self.redis, self.settings.queue_name, self._kinds)
+    def obstacle(self, *, queue: str, kind: str) -> str | None:
+        """Return why a run may not start now: ``held``, ``paused``, ``limited``, ``suspect``, or None."""
+        if self.is_held:
+            return "held"
+        if self._alone is not None:
+            return "suspect"
+        return self.controls.obstacle(queue=queue, kind=kind)
 
-    async def _sweep_spool(self) -> None:
-        async with get_async_session(read_only=True) as session:
-            needed = await job_run.live_sources(session, ImportTasks.kind)
-        sweep(self.settings.spool_dir, needed)
+    def is_unwanted(self, run_id: UUID, job_id: str) -> bool:
+        """Whether a running run was cancelled by somebody, and not by the end of this worker."""
+        aborted = self.worker is not None and job_id in self.worker.aborting_tasks
+        return aborted or run_id in self.unwanted
 
-    async def _every(self, interval_s: float, action: Callable[[], Awaitable[None]]) -> None:
-        failing = False
-        while True:
-            await asyncio.sleep(interval_s)
+    def cancel(self, run_id: UUID, job_id: str) -> None:
+        """Cancel a run of this process; its statement in the database as well, where the driver can."""
+        self.unwanted.add(run_id)
+        task = None if self.worker is None else self.worker.job_tasks.get(job_id)
+        if task is not None:
+            task.cancel()
+
+    @asynccontextmanager
+    async def alone(self, run_id: UUID) -> AsyncIterator[None]:
+        """Let one run have this worker for itself: the others end first, and none is begun meanwhile."""
+        async with self._one_alone:
+            self._alone = run_id
+            self.claim_or_not()
             try:
-                await action()
-                failing = False
-            except Exception as error:  # noqa: BLE001 - whatever it was: without upkeep, runs would be forgotten
-                if not failing:
-                    expected = isinstance(error, SQLAlchemyError | RedisError | OSError)
-                    log = get_logger().warning if expected else get_logger().exception
-                    log(f"{action.__name__.strip('_')} failed, trying on", error=first_line(error))
-                failing = True
+                while self.active:  # noqa: ASYNC110 - suspects are rare, and a set has no event
+                    await asyncio.sleep(ALONE_LOOK_S)
+                yield
+            finally:
+                self._alone = None
+                self.claim_or_not()

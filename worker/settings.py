@@ -40,6 +40,15 @@ class Settings(JobSettings):
     database that stalls for so long makes living workers look dead (they lose the fence, not the data)."""
     dispatch_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     """Seconds between two looks for runs that were enqueued in the database."""
+    lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
+    """Seconds for which a claim in Redis holds without renewal: so long the runs of a worker that was killed wait.
+    Shorter is sooner, but a worker that is paused for longer loses its runs to others."""
+    history_keep_succeeded_days: Annotated[float, Field(gt=0)] = 30.0
+    """Days for which runs that succeeded (or were cancelled) stay in the history."""
+    history_keep_failed_days: Annotated[float, Field(gt=0)] = 365.0
+    """Days for which runs that failed (or were quarantined) stay in the history."""
+    history_keep_days: dict[str, float] = Field(default_factory=dict)
+    """Other days for some: JSON, ``{"import_tasks.succeeded": 90}``, by kind and state."""
     startup_patience_s: Annotated[float, Field(ge=0)] = 10.0
     """Seconds that a starting worker waits for the database and Redis to come up."""
     log_format: Literal["console", "json"] = "console"

@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Integer, String, Uuid
+from sqlalchemy import Integer, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base
-from db.models.job_run import JobRun
 from db.types import UtcDateTime, json_column_type
 
 
@@ -17,9 +16,8 @@ class JobAttempt(Base):
 
     __tablename__ = "job_attempts"
 
-    run_id: Mapped[UUID] = mapped_column(
-        Uuid(), ForeignKey(JobRun.__table__.c.id, ondelete="CASCADE"), primary_key=True
-    )
+    run_id: Mapped[UUID] = mapped_column(Uuid(), primary_key=True)
+    """Without a foreign key, for the run moves into the history and its attempts stay where they are."""
     fence: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     attempt: Mapped[int]
     """The number that the log shows; interrupted and crashed attempts are repeated under the same one."""

@@ -15,22 +15,25 @@ NEXT_STATES: dict[RunState, frozenset[RunState]] = {
         {
             RunState.RUNNING,  # a worker was admitted
             RunState.FAILED,  # the kind is unknown or the request invalid
+            RunState.CANCELLED,  # somebody said so, or it is the duplicate of a live run
         }
     ),
     RunState.RUNNING: frozenset(
         {
             RunState.SUCCEEDED,  # the job returned its report
             RunState.FAILED,  # its error is final, or its attempts are used up
-            RunState.WAITING,  # retry, interrupted by a deploy, or its worker died
+            RunState.CANCELLED,  # somebody said so, or the job itself
+            RunState.QUARANTINED,  # it ran alone and took its worker down with it
+            RunState.WAITING,  # retry, snoozed, interrupted by a deploy, or its worker died
             RunState.RUNNING,  # its worker died and another was admitted before the put-back
         }
     ),
     RunState.SUCCEEDED: frozenset(),
-    RunState.FAILED: frozenset(),
+    RunState.FAILED: frozenset({RunState.WAITING}),  # an operator replays it
     RunState.CANCELLED: frozenset(),
-    RunState.QUARANTINED: frozenset(),
+    RunState.QUARANTINED: frozenset({RunState.WAITING}),  # an operator lets it go on
 }
-"""What may follow what, and why. CANCELLED and QUARANTINED are reserved: nothing leads to them yet."""
+"""What may follow what, and why."""
 
 
 class JobRun(Base):
@@ -59,3 +62,7 @@ class JobRun(Base):
         counters: Mapped[dict[str, int] | None]
         report: Mapped[dict[str, Any] | None]
         error: Mapped[dict[str, Any] | None]
+        unique_key: Mapped[str | None]
+        duplicate_of: Mapped[UUID | None]
+        cancel_requested_at: Mapped[datetime | None]
+        live_key: Mapped[str | None]

@@ -1,17 +1,17 @@
-"""The ledger's statements on ``job_runs`` and ``job_attempts``. Core statements: this is the hot path."""
+"""How runs move through the ledger. Core statements: this is the hot path."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, Select, Table, bindparam, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import NEXT_STATES, JobAttempt, JobRun
+from db.models import NEXT_STATES, JobAttempt
 from db.types import utc_now
-from holdfast.outbox import job_runs, uuid7
+from holdfast.outbox import job_runs, job_runs_history, uuid7
 from holdfast.states import RunState
 
 RunRow = Row[Any]
@@ -27,6 +27,27 @@ class BornRun:
     job_id: str
     enqueued_at: datetime
     request: dict[str, Any]
+    unique_key: str | None = None
+    due_at: datetime | None = None
+    """When it is to start, where Redis told that, too."""
+
+    @property
+    def identity(self) -> tuple[str, str, datetime]:
+        """What tells this run from all others."""
+        return self.queue, self.job_id, self.enqueued_at
+
+    def values(self, run_id: UUID) -> dict[str, Any]:
+        """Return the run's first row."""
+        return {
+            "id": run_id,
+            "kind": self.kind,
+            "queue": self.queue,
+            "job_id": self.job_id,
+            "request": self.request,
+            "unique_key": self.unique_key,
+            "enqueued_at": self.enqueued_at,
+            "due_at": self.due_at or self.enqueued_at,
+        }
 
 
 async def database_now(session: AsyncSession) -> datetime:
@@ -52,25 +73,154 @@ async def find_born_run(session: AsyncSession, born: BornRun) -> RunRow | None:
     return row
 
 
+async def find_in_history(session: AsyncSession, born: BornRun) -> RunRow | None:
+    """Return a finished run that has left the ledger, by what Redis knows of it."""
+    history = job_runs_history.c
+    identity = (history.queue == born.queue, history.job_id == born.job_id, history.enqueued_at == born.enqueued_at)
+    row: RunRow | None = (await session.execute(select(job_runs_history).where(*identity))).first()
+    return row
+
+
+async def find_known(
+    session: AsyncSession, borns: Sequence[BornRun], table: Table = job_runs
+) -> Mapping[tuple[str, str, datetime], RunRow]:
+    """Return every row of these job ids by its identity, unlocked; of the ledger, or of its history."""
+    queues, job_ids = {born.queue for born in borns}, {born.job_id for born in borns}
+    query = select(table).where(table.c.queue.in_(queues), table.c.job_id.in_(job_ids))
+    return {(run.queue, run.job_id, run.enqueued_at): run for run in (await session.execute(query)).all()}
+
+
+async def lock_free(session: AsyncSession, run_ids: Sequence[UUID]) -> Sequence[RunRow]:
+    """Lock those of these rows that nobody else has locked, in the order of their ids, and return them."""
+    query = select(job_runs).where(job_runs.c.id.in_(run_ids)).order_by(job_runs.c.id)
+    return (await session.execute(query.with_for_update(skip_locked=True))).all()
+
+
+async def insert_running(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id: str) -> None:
+    """Enter new runs into the ledger and admit a worker to them in one statement."""
+    running = {"state": RunState.RUNNING.value, "fence": 1, "worker_id": worker_id}
+    statement = insert(job_runs).values(started_at=utc_now(), dispatched_at=utc_now())
+    await session.execute(statement, [{**born.values(run_id), **running} for run_id, born in borns.items()])
+
+
+async def set_many_running(session: AsyncSession, run_ids: Sequence[UUID], worker_id: str) -> None:
+    """Admit a worker to locked waiting runs."""
+    await session.execute(
+        update(job_runs)
+        .where(job_runs.c.id.in_(run_ids))
+        .values(
+            state=RunState.RUNNING.value,
+            reason=None,
+            error=None,
+            fence=job_runs.c.fence + 1,
+            worker_id=worker_id,
+            started_at=utc_now(),
+        )
+    )
+
+
+async def set_many_succeeded(session: AsyncSession, reports: Mapping[UUID, dict[str, Any] | None]) -> None:
+    """End locked running runs with their reports."""
+    statement = (
+        update(job_runs)
+        .where(job_runs.c.id == bindparam("run_id"))
+        .values(
+            state=RunState.SUCCEEDED.value,
+            finished_at=utc_now(),
+            live_key=None,
+            report=bindparam("new_report", type_=job_runs.c.report.type),
+        )
+    )
+    await session.execute(statement, [{"run_id": run_id, "new_report": report} for run_id, report in reports.items()])
+
+
+async def add_attempts(session: AsyncSession, runs: Sequence[RunRow], outcome: str) -> None:
+    """Write down that the running attempts of locked runs ended alike."""
+    values = [
+        {
+            "run_id": run.id,
+            "fence": run.fence,
+            "attempt": run.attempts + 1,
+            "worker_id": run.worker_id,
+            "started_at": run.started_at,
+            "outcome": outcome,
+        }
+        for run in runs
+    ]
+    await session.execute(insert(JobAttempt.__table__).values(finished_at=utc_now()), values)  # type: ignore[arg-type]
+
+
+async def take_live_key(session: AsyncSession, run: RunRow) -> UUID | None:
+    """Give a locked run its unique key while it lives, unless another live run has it.
+
+    Returns:
+        The other run's id, or None when the key is this run's.
+    """
+    key = f"{run.kind}:{run.unique_key}"
+    if run.live_key == key:
+        return None
+    holder: UUID | None = (await session.execute(select(job_runs.c.id).where(job_runs.c.live_key == key))).scalar()
+    if holder is None:
+        # Two at the same moment: the second one's statement fails, and its transaction is run again.
+        await session.execute(update(job_runs).where(job_runs.c.id == run.id).values(live_key=key))
+    return holder
+
+
+async def set_waiting(session: AsyncSession, run_id: UUID, reason: str) -> None:
+    """Make a locked live run wait, for a reason."""
+    await session.execute(
+        update(job_runs).where(job_runs.c.id == run_id).values(state=RunState.WAITING.value, reason=reason)
+    )
+
+
+async def set_reason(session: AsyncSession, run_id: UUID, reason: str) -> None:
+    """Say why a run waits."""
+    await session.execute(
+        update(job_runs)
+        .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
+        .values(reason=reason)
+    )
+
+
+async def request_cancel(session: AsyncSession, run_ids: Sequence[UUID]) -> int:
+    """Ask running runs to end as cancelled; returns how many heard it."""
+    result = await session.execute(
+        update(job_runs)
+        .where(job_runs.c.id.in_(run_ids), job_runs.c.state == RunState.RUNNING.value)
+        .values(cancel_requested_at=utc_now())
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+async def cancel_requested(session: AsyncSession, run_ids: Collection[UUID]) -> Sequence[RunRow]:
+    """Return those of these running runs that somebody wants to be cancelled."""
+    query = select(job_runs).where(job_runs.c.id.in_(run_ids), job_runs.c.cancel_requested_at.is_not(None))
+    return (await session.execute(query)).all()
+
+
+async def end_waiting(session: AsyncSession, run_id: UUID, state: RunState, **values: Any) -> None:
+    """End a locked run that is not running."""
+    await session.execute(
+        update(job_runs)
+        .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
+        .values(state=state.value, finished_at=utc_now(), live_key=None, **values)
+    )
+
+
 async def insert_born_run(session: AsyncSession, born: BornRun) -> UUID:
     """Enter a run into the ledger; its id is the queue's if that is a UUIDv7 that is still free."""
     run_id = as_uuid7(born.job_id)
-    if run_id is None or await get_run(session, run_id) is not None:
+    if run_id is None or await taken_ids(session, [run_id]):
         run_id = uuid7()
-    await session.execute(
-        insert(job_runs).values(
-            id=run_id,
-            kind=born.kind,
-            queue=born.queue,
-            job_id=born.job_id,
-            request=born.request,
-            state=RunState.WAITING.value,
-            enqueued_at=born.enqueued_at,
-            due_at=born.enqueued_at,
-            dispatched_at=utc_now(),
-        )
-    )
+    waiting = {"state": RunState.WAITING.value, "dispatched_at": utc_now()}
+    await session.execute(insert(job_runs).values(**born.values(run_id), **waiting))
     return run_id
+
+
+async def taken_ids(session: AsyncSession, run_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of these ids that a run has, in the history as well: a second one could never be moved there."""
+    found = union_all(*(select(table.c.id).where(table.c.id.in_(run_ids)) for table in (job_runs, job_runs_history)))
+    return set((await session.execute(found)).scalars())
 
 
 async def set_running(session: AsyncSession, run: RunRow, worker_id: str) -> int:
@@ -106,15 +256,6 @@ async def leave_running(session: AsyncSession, run_id: UUID, fence: int, state: 
     return bool(result.rowcount)  # type: ignore[attr-defined]
 
 
-async def fail_waiting(session: AsyncSession, run_id: UUID, error: dict[str, Any]) -> None:
-    """End a run that cannot be started at all."""
-    await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
-        .values(state=_next_state(RunState.WAITING, RunState.FAILED), finished_at=utc_now(), error=error)
-    )
-
-
 async def add_attempt(session: AsyncSession, run: RunRow, outcome: str, error: dict[str, Any] | None = None) -> None:
     """Write down how the running attempt of ``run`` ended."""
     await session.execute(
@@ -135,103 +276,6 @@ async def running_runs(session: AsyncSession, queue: str) -> Sequence[RunRow]:
     """Return the queue's running rows, unlocked."""
     query = select(job_runs).where(job_runs.c.state == RunState.RUNNING.value, job_runs.c.queue == queue)
     return (await session.execute(query)).all()
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatchable:
-    """Which waiting runs a worker may put into Redis."""
-
-    queue: str
-    kinds: Sequence[str]
-    due_before: datetime
-    only_undispatched: bool
-
-
-async def waiting_runs(
-    session: AsyncSession, wanted: Dispatchable, *, after: UUID | None, limit: int
-) -> Sequence[RunRow]:
-    """Return a page of waiting runs in the order of their ids, to be put into Redis."""
-    query = select(job_runs).where(
-        job_runs.c.state == RunState.WAITING.value,
-        job_runs.c.queue == wanted.queue,
-        job_runs.c.kind.in_(wanted.kinds),
-        job_runs.c.due_at <= wanted.due_before,
-    )
-    if wanted.only_undispatched:
-        query = query.where(job_runs.c.dispatched_at.is_(None))
-    if after is not None:
-        query = query.where(job_runs.c.id > after)
-    return (await session.execute(query.order_by(job_runs.c.id).limit(limit))).all()
-
-
-async def count_due(session: AsyncSession, queue: str) -> int:
-    """Return how many of a queue's runs are running or due."""
-    due = (job_runs.c.state == RunState.WAITING.value) & (job_runs.c.due_at <= utc_now())
-    live = (job_runs.c.state == RunState.RUNNING.value) | due
-    query = select(func.count()).select_from(job_runs).where(job_runs.c.queue == queue, live)
-    total: int = (await session.execute(query)).scalar_one()
-    return total
-
-
-async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
-    """Note that these waiting runs are in Redis now."""
-    await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id.in_(run_ids), job_runs.c.state == RunState.WAITING.value)
-        .values(dispatched_at=utc_now())
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs to list; None is no condition."""
-
-    state: str | None = None
-    kind: str | None = None
-    queue: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def apply(self, query: Select[Any]) -> Select[Any]:
-        """Return the query with these conditions."""
-        columns = {"state": self.state, "kind": self.kind, "queue": self.queue}
-        for name, value in columns.items():
-            if value is not None:
-                query = query.where(job_runs.c[name] == value)
-        if self.since is not None:
-            query = query.where(job_runs.c.enqueued_at >= self.since)
-        if self.until is not None:
-            query = query.where(job_runs.c.enqueued_at < self.until)
-        return query
-
-
-async def list_runs(
-    session: AsyncSession, run_filter: RunFilter, *, before: UUID | None = None, limit: int = 50
-) -> Sequence[RunRow]:
-    """Return runs, the newest first, from below the id ``before``."""
-    query = run_filter.apply(select(job_runs))
-    if before is not None:
-        query = query.where(job_runs.c.id < before)
-    rows: Sequence[RunRow] = (await session.execute(query.order_by(job_runs.c.id.desc()).limit(limit))).all()
-    return rows
-
-
-async def count_runs(session: AsyncSession, run_filter: RunFilter) -> int:
-    """Return how many runs the filter finds."""
-    total: int = (await session.execute(run_filter.apply(select(func.count()).select_from(job_runs)))).scalar_one()
-    return total
-
-
-async def list_attempts(session: AsyncSession, run_id: UUID) -> Sequence[JobAttempt]:
-    """Return the ended attempts of a run, the first one first."""
-    query = select(JobAttempt).where(JobAttempt.run_id == run_id).order_by(JobAttempt.fence)
-    return (await session.execute(query)).scalars().all()
-
-
-async def live_sources(session: AsyncSession, kind: str) -> set[str]:
-    """Return the ``source`` of every run of a kind that has not succeeded, to know which spooled files are needed."""
-    query = select(JobRun.request).where(JobRun.kind == kind, JobRun.state.notin_(["succeeded", "cancelled"]))
-    return {str(request.get("source")) for request in (await session.execute(query)).scalars()}
 
 
 def as_uuid7(text: str) -> UUID | None:

@@ -12,8 +12,8 @@ from db.repositories import job_run
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
-from tests.databases.runs import admitted, attempts_of, born, heartbeat, run_of, silence, vitals
-from worker import ledger
+from tests.databases.runs import admitted, attempts_of, born, born_again, heartbeat, run_of, silence, vitals
+from worker import ledger, recovery
 from worker.ledger import Admitted, AlreadyOver, HeldElsewhere
 from worker.retries import Outcome
 
@@ -151,44 +151,38 @@ async def test_a_dead_workers_run_is_admitted_again_uncharged() -> None:
     run_id = first.run_id
     assert await admission("bob", run_id) == HeldElsewhere(run_id, "ada")
     await silence("ada")
-    for fence, crashes in ((2, 1), (3, 2)):
-        again = await admission("bob" if fence == 2 else "eve", run_id)
-        assert again == Admitted(run_id, fence, 1)
-        row = await run_of(run_id)
-        assert (row.state, row.fence, row.attempts, row.crashes) == ("running", fence, 0, crashes)
-        await silence("bob")
-    crashed = await attempts_of(run_id)
-    assert [(one.fence, one.attempt, one.outcome, one.worker_id) for one in crashed] == [
-        (1, 1, "crashed", "ada"),
-        (2, 1, "crashed", "bob"),
-    ]
-    assert crashed[0].error == {"type": "WorkerDied", "message": "worker ada ended without a word"}
+    assert await admission("bob", run_id) == Admitted(run_id, 2, 1)
+    row = await run_of(run_id)
+    assert (row.state, row.reason, row.fence, row.attempts, row.crashes) == ("running", None, 2, 0, 1)
+    (crashed,) = await attempts_of(run_id)
+    assert (crashed.fence, crashed.attempt, crashed.outcome, crashed.worker_id) == (1, 1, "crashed", "ada")
+    assert crashed.error == {"type": "WorkerDied", "message": "worker ada ended without a word"}
 
 
 async def test_a_dead_workers_run_is_put_back_uncharged() -> None:
     await heartbeat("ada", "bob")
     first, other = await admitted("ada"), await admitted("bob")
     here = vitals("bob")
-    assert await ledger.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == []
+    assert await recovery.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == []
     await silence("ada")
-    assert await ledger.put_back_orphans(here, "another queue", active_here={other.run_id}) == []
-    assert await ledger.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == [first.run_id]
+    assert await recovery.put_back_orphans(here, "another queue", active_here={other.run_id}) == []
+    assert await recovery.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == [first.run_id]
     row = await run_of(first.run_id)
     assert (row.state, row.reason, row.fence, row.attempts, row.crashes) == ("waiting", "crashed", 1, 0, 1)
     assert row.dispatched_at is None
     assert [(one.fence, one.outcome) for one in await attempts_of(first.run_id)] == [(1, "crashed")]
     assert await ledger.finish(first, Outcome("succeeded", report={})) == Outcome("lost")
     assert (await run_of(other.run_id)).state == "running"
-    assert await ledger.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == []
+    assert await recovery.put_back_orphans(here, "arq:queue", active_here={other.run_id}) == []
 
 
 async def test_what_this_worker_runs_no_more_is_put_back() -> None:
     """Its end could not be recorded, for the database stayed away."""
     given = await admitted("ada")
-    assert await ledger.put_back_orphans(vitals("ada"), "arq:queue", active_here=()) == []  # it may be about to begin
+    assert await recovery.put_back_orphans(vitals("ada"), "arq:queue", active_here=()) == []  # it may be about to begin
     later = vitals("ada", timeout_s=-1.0)
-    assert await ledger.put_back_orphans(later, "arq:queue", active_here={given.run_id}) == []
-    assert await ledger.put_back_orphans(later, "arq:queue", active_here=()) == [given.run_id]
+    assert await recovery.put_back_orphans(later, "arq:queue", active_here={given.run_id}) == []
+    assert await recovery.put_back_orphans(later, "arq:queue", active_here=()) == [given.run_id]
 
 
 async def test_the_owner_of_an_embedded_queue_knows_the_others_dead_at_once() -> None:
@@ -196,7 +190,7 @@ async def test_the_owner_of_an_embedded_queue_knows_the_others_dead_at_once() ->
     await heartbeat("elsewhere", queue_home="redis://there")
     left, held = await admitted("old"), await admitted("elsewhere")
     owner = vitals("new", queue_home="embedded:here", exclusive=True)
-    assert await ledger.put_back_orphans(owner, "arq:queue", active_here=()) == [left.run_id]
+    assert await recovery.put_back_orphans(owner, "arq:queue", active_here=()) == [left.run_id]
     again = await admitted("old")
     taken = await ledger.admit(await born_again(again.run_id), owner, active_here=())
     assert taken == Admitted(again.run_id, 2, 1)
@@ -208,7 +202,7 @@ async def test_several_workers_put_an_orphan_back_once() -> None:
     await heartbeat("ada", "bob", "eve")
     orphans = {(await admitted("dead")).run_id for _ in range(5)}
     put_back = await asyncio.gather(
-        *(ledger.put_back_orphans(vitals(name), "arq:queue", active_here=()) for name in ("ada", "bob", "eve"))
+        *(recovery.put_back_orphans(vitals(name), "arq:queue", active_here=()) for name in ("ada", "bob", "eve"))
     )
     assert sorted(run_id for run_ids in put_back for run_id in run_ids) == sorted(orphans)
     for run_id in orphans:
@@ -291,12 +285,6 @@ async def test_admission_waits_for_whoever_changes_the_run(manager: DatabaseMana
         assert not done
     assert await late == AlreadyOver(first.run_id, RunState.SUCCEEDED, {"rows_read": 1}, None)
     assert manager.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-
-
-async def born_again(run_id: UUID) -> job_run.BornRun:
-    """What Redis tells of a run that the ledger knows."""
-    row = await run_of(run_id)
-    return job_run.BornRun(row.kind, row.queue, row.job_id, row.enqueued_at, row.request)
 
 
 async def admission(worker_id: str, run_id: UUID) -> ledger.Admission:

@@ -17,7 +17,7 @@ from db.settings import DatabaseSettings
 from holdfast.states import RunState
 from tests.databases.conftest import empty_tables
 from tests.databases.runs import QUEUE, admitted, attempts_of, born, heartbeat, run_of, silence, vitals
-from worker import ledger
+from worker import ledger, recovery
 from worker.ledger import Admitted, AlreadyOver
 from worker.retries import Outcome
 
@@ -59,7 +59,7 @@ class History:
             case "put back", str(name):
                 await heartbeat(name)
                 here = {one.run_id for one in self.admissions}
-                await ledger.put_back_orphans(vitals(name), QUEUE, active_here=here if name == "ada" else ())
+                await recovery.put_back_orphans(vitals(name), QUEUE, active_here=here if name == "ada" else ())
             case "die", str(name):
                 await silence(name)
             case "refuse", None:
@@ -136,15 +136,13 @@ def test_only_allowed_steps_are_taken(runner: asyncio.Runner) -> None:
 def test_what_is_over_stays_over() -> None:
     assert set(NEXT_STATES) == set(RunState)
     for state, following in NEXT_STATES.items():
-        assert state.is_over == (not following)
+        # What is over waits again only where an operator says so.
+        assert following <= {RunState.WAITING} or not state.is_over, state
 
 
 async def test_a_step_that_the_table_lacks_is_refused(manager: DatabaseManager) -> None:
     given = await admitted("ada")
     async with get_async_session() as session:
-        for state in (RunState.CANCELLED, RunState.QUARANTINED):
-            with pytest.raises(ValueError, match=f"a run that is running cannot become {state}"):
-                await job_run.leave_running(session, given.run_id, given.fence, state)
         assert await job_run.leave_running(session, given.run_id, given.fence, RunState.SUCCEEDED)
     over = await run_of(given.run_id)
     async with get_async_session() as session:

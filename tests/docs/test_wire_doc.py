@@ -13,9 +13,9 @@ from uuid import UUID
 
 import pytest
 
-from holdfast import ImportReport, ImportTasks, Progress, RunFailed, RunState, wire
+from holdfast import ImportReport, ImportTasks, Progress, RunFailed, RunState, scripts, wire
 from holdfast.requests import IMPORT_FIELDS, REQUEST_TYPES
-from jobs.registry import JOBS
+from jobs.registry import BUILT_IN
 from tests import skips
 from tests.processes import CHECKOUT, clean_environment
 from tests.queue.workplace import PATIENCE_S, Workplace
@@ -48,12 +48,14 @@ def first_columns(title: str) -> list[list[str]]:
 def test_the_keys_are_those_of_the_code() -> None:
     names = {name for row in first_columns("Keys") for name in row}
     prefixes = (wire.JOB_KEY, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.PROGRESS_KEY, wire.RESULT_KEY)
-    assert names == {wire.DEFAULT_QUEUE, f"{wire.DEFAULT_QUEUE}:health-check", *(f"{prefix}ID" for prefix in prefixes)}
+    queue = wire.DEFAULT_QUEUE
+    shared = {queue, queue + wire.INTAKE_SUFFIX, wire.ABORT_KEY, f"{queue}:health-check"}
+    assert names == shared | {f"{prefix}ID" for prefix in prefixes}
 
 
 def test_the_script_is_the_client_s() -> None:
     (script,) = blocks("Enqueue", "lua")
-    assert script.strip() == wire.ENQUEUE_LUA.strip()
+    assert script.strip() == scripts.ENQUEUE.text.strip()
 
 
 def test_the_job_is_what_the_client_writes() -> None:
@@ -61,7 +63,7 @@ def test_the_job_is_what_the_client_writes() -> None:
     job = wire.read_job(example.encode())
     request = ImportTasks.model_validate(job["k"])
     assert json.loads(wire.job_payload(request.kind, request.payload(), job["et"])) == job
-    assert sorted(name for (name,) in first_columns("The job")) == sorted(job)
+    assert sorted(name for (name,) in first_columns("The job")) == sorted([*job, "u"])
     assert datetime.fromtimestamp(job["et"] / 1000, UTC) == datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -87,7 +89,7 @@ def test_the_results_are_what_a_handle_reads() -> None:
 
 
 def test_every_kind_and_every_field_of_a_request_is_described() -> None:
-    assert list(REQUEST_TYPES) == list(JOBS) == ["import_tasks"]
+    assert list(REQUEST_TYPES) == [job.kind for job in BUILT_IN] == ["import_tasks"]
     rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*)\|$", section("Requests"), flags=re.MULTILINE))
     fields = ImportTasks.model_fields
     assert list(rows) == list(fields)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from db.connection import close_database, initialize_database
 from db.errors import DatabaseUnavailable
-from db.repositories import job_run
+from db.repositories import run_list
 from db.settings import DatabaseSettings
 from tests.cli.command import invoke
 from tests.cli.tables import Tables
@@ -131,7 +131,7 @@ async def test_a_database_that_goes_away_is_asked_again(
             return "the run"
         raise OperationalError("SELECT 1", {}, Exception("unable to open database file"))
 
-    monkeypatch.setattr(job_run, "get_run", get_run)
+    monkeypatch.setattr(run_list, "find_run", get_run)
     if not returns:
         monkeypatch.setattr(follow, "LEDGER_PATIENCE_S", 0.0)
     await initialize_database(DatabaseSettings(_env_file=None))

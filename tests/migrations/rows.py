@@ -8,9 +8,9 @@ from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from db.base import Base
 from db.connection import DatabaseManager
-from db.models import ImportReject, JobAttempt, Task, TaskStatus, User, WorkerHeartbeat
+from db.models import Control, ImportReject, Installation, JobAttempt, Task, TaskStatus, User, WorkerHeartbeat
 from holdfast.ids import uuid7
-from holdfast.outbox import job_runs
+from holdfast.outbox import job_runs, job_runs_history
 
 NOW = datetime(2026, 1, 31, 8, 30, 15, 123456, tzinfo=UTC)
 
@@ -34,6 +34,15 @@ async def fill(manager: DatabaseManager) -> UUID:
             WorkerHeartbeat,
             {"worker_id": "w", "host": "h", "pid": 1, "queue_home": "q", "started_at": NOW, "heartbeat_at": NOW},
         ),
+    ]
+    rows += [
+        (
+            job_runs_history,
+            {"id": uuid7(), "kind": "import_tasks", "queue": "q", "job_id": "h", "request": {}, "state": "succeeded"}
+            | {"enqueued_at": NOW, "due_at": NOW, "unique_key": "k"},
+        ),
+        (Control, {"scope": "queue", "name": "q", "max_running": 3}),
+        (Installation, {"id": 1, "installation_id": uuid7(), "server": "s", "adopted_at": NOW}),
     ]
     async with manager.session() as session:
         for table, values in rows:

@@ -16,7 +16,6 @@ from holdfast import (
     ImportTasks,
     QueueUnavailable,
     RunExists,
-    RunState,
     SyncClient,
     WireFormatError,
     wire,
@@ -187,18 +186,3 @@ async def test_a_progress_that_is_none_is_named_as_such(redis_url: str, garbage:
         await client._connection.call("SET", wire.PROGRESS_KEY + run_id, garbage)
         with pytest.raises(WireFormatError):
             await client.run(run_id, ImportReport).progress()
-
-
-async def test_a_run_that_ends_between_two_looks_is_not_lost(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Client(redis_url) as client:
-        run = client.run(str(uuid7()), ImportReport)
-        call, result = client._connection.call, wire.dumps({"s": True, "r": {}})
-
-        async def ends_after_the_first_look(*command: str | int | bytes) -> object:
-            answer = await call(*command)
-            if command[0] == "ZSCORE":
-                await call("SET", wire.RESULT_KEY + run.id, result)
-            return answer
-
-        monkeypatch.setattr(client._connection, "call", ends_after_the_first_look)
-        assert await run.status() is RunState.SUCCEEDED

@@ -15,8 +15,9 @@ from pydantic import SecretStr
 from db import migrate
 from db.connection import DatabaseManager
 from db.models import JobAttempt
-from db.repositories import job_run
-from db.repositories.job_run import RunFilter, RunRow
+from db.repositories import job_run, run_list
+from db.repositories.job_run import RunRow
+from db.repositories.run_list import RunFilter
 from holdfast.requests import ImportReport, ImportTasks
 from samples.make_tasks import FIELD_MAP, ExpectedCounts, write_tasks
 from tests.processes import WorkerProcess, clean_environment
@@ -119,7 +120,7 @@ class Ledger:
     async def runs(self) -> Sequence[RunRow]:
         """Returns all runs, the newest first."""
         async with self.manager.session(read_only=True) as session:
-            return await job_run.list_runs(session, RunFilter(), limit=1000)
+            return await run_list.list_runs(session, RunFilter(), limit=1000)
 
     async def runs_of(self, job_id: str) -> list[RunRow]:
         """Returns the runs that Redis knew by this id, the newest first."""
@@ -133,7 +134,7 @@ class Ledger:
     async def attempts(self, run_id: UUID) -> Sequence[JobAttempt]:
         """Returns the ended attempts of a run, the first one first."""
         async with self.manager.session(read_only=True) as session:
-            return await job_run.list_attempts(session, run_id)
+            return await run_list.list_attempts(session, run_id)
 
     async def until(self, run_id: UUID, *states: str, rows_read: int = 0) -> RunRow:
         """Returns the run once it is in one of these states and has read so many rows."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from redis import asyncio as redis_asyncio
 
 from worker.redis_url import arq_settings, has_readable_options
 from worker.settings import Settings
@@ -46,6 +47,7 @@ def test_the_options_of_tls_are_kept() -> None:
 )
 def test_options_that_redis_py_knows_are_readable(url: str) -> None:
     assert has_readable_options(url)
+    redis_asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from db.errors import DatabaseUnavailable
-from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
-from worker.retries import SLOWEST_BACKOFF_S, Outcome, backoff_s, classify
+from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
+from jobs.retry_policy import RetryPolicy
+from worker.retries import Outcome, backoff_s, classify
 
 TRANSIENT = [
     DatabaseUnavailable("no connection"),
@@ -22,24 +23,24 @@ FINAL = [ValueError("line one\nline two"), KeyError("x"), JobFailed("missing_col
 
 @given(st.integers(min_value=1, max_value=10**6))
 def test_the_pause_lies_below_its_bound(attempt: int) -> None:
-    assert 0.0 <= backoff_s(attempt) <= min(SLOWEST_BACKOFF_S, 2.0 ** min(attempt, 30))
+    assert 0.0 <= backoff_s(attempt, RetryPolicy()) <= min(RetryPolicy().slowest_s, 2.0 ** min(attempt, 30))
 
 
 def test_the_pause_is_drawn_from_the_whole_range(monkeypatch: pytest.MonkeyPatch) -> None:
     for end, expected in ((max, [2.0, 4.0, 8.0, 256.0, 300.0, 300.0]), (min, [0.0] * 6)):
         monkeypatch.setattr("random.uniform", end)
-        assert [backoff_s(attempt) for attempt in (1, 2, 3, 8, 9, 100)] == expected
+        assert [backoff_s(attempt, RetryPolicy()) for attempt in (1, 2, 3, 8, 9, 100)] == expected
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(error: Exception) -> None:
     for attempt in (1, 2):
-        outcome = classify(error, attempt=attempt, max_attempts=3)
+        outcome = classify(error, attempt=attempt, policy=RetryPolicy(max_attempts=3))
         assert outcome.name == "retry"
         assert 0.0 <= outcome.delay_s <= 2.0**attempt
         assert outcome.error is not None
         assert outcome.error["type"] == type(error).__name__
-    last = classify(error, attempt=3, max_attempts=3)
+    last = classify(error, attempt=3, policy=RetryPolicy(max_attempts=3))
     assert last.name == "failed"
     assert last.error is not None
     assert last.error["message"].endswith("; given up after 3 attempts")
@@ -48,20 +49,32 @@ def test_what_may_pass_is_tried_again_until_the_attempts_are_used_up(error: Exce
 
 @pytest.mark.parametrize("error", FINAL, ids=lambda error: type(error).__name__)
 def test_what_will_not_pass_fails_at_once(error: Exception) -> None:
-    outcome = classify(error, attempt=1, max_attempts=5)
+    outcome = classify(error, attempt=1, policy=RetryPolicy(max_attempts=5))
     assert outcome.name == "failed"
     assert outcome.error is not None
     assert "\n" not in outcome.error["message"]
 
 
 def test_the_jobs_own_word_is_kept() -> None:
-    outcome = classify(JobFailed("missing_column", "no column 'key'"), attempt=1, max_attempts=5)
+    outcome = classify(JobFailed("missing_column", "no column 'key'"), attempt=1, policy=RetryPolicy(max_attempts=5))
     assert outcome == Outcome("failed", error={"type": "missing_column", "message": "no column 'key'"})
 
 
 def test_an_interruption_is_no_error() -> None:
-    assert classify(RunInterrupted(), attempt=1, max_attempts=1) == Outcome("interrupted")
+    assert classify(RunInterrupted(), attempt=1, policy=RetryPolicy(max_attempts=1)) == Outcome("interrupted")
 
 
 def test_a_lost_fence_is_lost() -> None:
-    assert classify(FenceLost("taken over"), attempt=1, max_attempts=5).name == "lost"
+    assert classify(FenceLost("taken over"), attempt=1, policy=RetryPolicy(max_attempts=5)).name == "lost"
+
+
+def test_a_job_may_snooze_or_cancel_itself() -> None:
+    assert classify(JobSnoozed(30.0), attempt=1, policy=RetryPolicy()) == Outcome("snoozed", delay_s=30.0)
+    assert classify(JobCancelled("not wanted"), attempt=1, policy=RetryPolicy()).name == "cancelled"
+
+
+def test_a_kind_may_say_otherwise_for_an_exception_and_its_subclasses() -> None:
+    policy = RetryPolicy(by_error={LookupError: RetryPolicy(max_attempts=2, first_s=0.0), ConnectionError: None})
+    assert classify(KeyError("x"), attempt=1, policy=policy).name == "retry"
+    assert classify(KeyError("x"), attempt=2, policy=policy).name == "failed"
+    assert classify(ConnectionResetError(), attempt=1, policy=policy).name == "failed"

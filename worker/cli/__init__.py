@@ -2,12 +2,15 @@
 
 import click
 
+from worker.cli.adopt import adopt
 from worker.cli.check import check
+from worker.cli.controls import limits, scope_commands
 from worker.cli.db import db
 from worker.cli.demo import demo
 from worker.cli.enqueue import enqueue
 from worker.cli.imports import import_command
 from worker.cli.run import run
+from worker.cli.run_actions import cancel, retry
 from worker.cli.runs import runs
 from worker.cli.terminal import CommandLine
 
@@ -21,5 +24,8 @@ def main() -> None:
     """
 
 
-for command in (run, check, enqueue, import_command, runs, db, demo):
+for action in (cancel, retry):
+    runs.add_command(action)
+queues, kinds = scope_commands("queue", "queues"), scope_commands("kind", "kinds")
+for command in (run, check, enqueue, import_command, runs, queues, kinds, limits, db, adopt, demo):
     main.add_command(command)

@@ -8,7 +8,7 @@ import click
 from pydantic import ValidationError
 
 from holdfast.requests import JobRequest
-from jobs.registry import JOBS
+from jobs.registry import load_jobs
 from worker.cli.database import open_database
 from worker.cli.follow import enqueue_request, finish_run
 from worker.cli.runs import exit_code_of, run_document, show_run
@@ -21,6 +21,7 @@ from worker.cli.terminal import (
     read_instant,
     wrong_usage,
 )
+from worker.settings import Settings
 
 
 @click.command(epilog="Example: python -m worker enqueue import_tasks source=/imports/tasks.csv user=ada --wait")
@@ -35,9 +36,9 @@ async def enqueue(
     *, kind: str, fields: tuple[str, ...], wait: bool, at: str | None, in_seconds: float | None, as_json: bool
 ) -> None:
     """Enqueue a run of KIND. A value that is JSON (a number, true, {...}) is read as JSON, any other as text."""
-    request = build_request(kind, fields)
-    due_at = _due_at(at, in_seconds)
     settings = load_settings()
+    request = build_request(settings, kind, fields)
+    due_at = _due_at(at, in_seconds)
     configure_quiet_logs(settings)
     async with open_database(settings):
         run_id = await enqueue_request(settings, request, at=due_at)
@@ -52,14 +53,15 @@ async def enqueue(
         raise click.exceptions.Exit(exit_code_of(run))
 
 
-def build_request(kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
+def build_request(settings: Settings, kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
     """Make the request of a kind from ``FIELD=VALUE`` words.
 
     Raises:
         Failure: the kind is unknown or a field does not fit (exit code 2).
     """
-    if kind not in JOBS:
-        raise wrong_usage(f"KIND {kind!r} is unknown: use one of {', '.join(sorted(JOBS))}")
+    jobs = load_jobs(settings)
+    if kind not in jobs:
+        raise wrong_usage(f"KIND {kind!r} is unknown: use one of {', '.join(sorted(jobs))}")
     values: dict[str, Any] = {}
     for word in fields:
         name, separator, text = word.partition("=")
@@ -69,7 +71,7 @@ def build_request(kind: str, fields: tuple[str, ...]) -> JobRequest[Any]:
             raise wrong_usage(f"{name!r} is given twice: give it once")
         values[name] = _json_or_text(text)
     try:
-        return JOBS[kind].request_type.model_validate(values)
+        return jobs[kind].request_type.model_validate(values)
     except ValidationError as error:
         raise wrong_usage(request_problem(kind, error)) from None
 

@@ -12,7 +12,7 @@ import click
 
 from db.connection import get_async_session
 from db.errors import first_line, is_transient
-from db.repositories import job_run, worker_heartbeat
+from db.repositories import run_list, worker_heartbeat
 from db.repositories.job_run import RunRow
 from holdfast import outbox
 from holdfast.client import Client
@@ -101,7 +101,7 @@ async def _look(run_id: UUID) -> RunRow:
     while True:
         try:
             async with get_async_session(read_only=True) as session:
-                run = await job_run.get_run(session, run_id)
+                run = await run_list.find_run(session, run_id)
         except Exception as error:
             if not is_transient(error) and not isinstance(error, OSError):
                 raise

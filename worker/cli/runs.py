@@ -9,8 +9,9 @@ import click
 
 from db.connection import get_async_session
 from db.models import JobAttempt
-from db.repositories import job_run
-from db.repositories.job_run import RunFilter, RunRow
+from db.repositories import run_list
+from db.repositories.job_run import RunRow
+from db.repositories.run_list import RunFilter
 from holdfast.states import RunState
 from worker.cli.database import open_database
 from worker.cli.terminal import (
@@ -47,10 +48,10 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
         if conditions[name] is not None:
             conditions[name] = read_instant(f"--{name}", conditions[name], default_zone=UTC)
     run_filter = RunFilter(**conditions)
-    before = None if cursor is None else _run_id(cursor)
+    before = None if cursor is None else parse_run_id(cursor)
     async with open_database(load_settings()), get_async_session(read_only=True) as session:
-        rows = await job_run.list_runs(session, run_filter, before=before, limit=limit + 1)
-        total = await job_run.count_runs(session, run_filter)
+        rows = await run_list.list_runs(session, run_filter, before=before, limit=limit + 1)
+        total = await run_list.count_runs(session, run_filter)
     page = rows[:limit]
     next_cursor = str(page[-1].id) if len(rows) > limit else None
     if as_json:
@@ -70,10 +71,10 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
 @async_command
 async def show_command(*, run_id: str, as_json: bool) -> None:
     """Show one run with its attempts."""
-    wanted = _run_id(run_id)
+    wanted = parse_run_id(run_id)
     async with open_database(load_settings()), get_async_session(read_only=True) as session:
-        run = await job_run.get_run(session, wanted)
-        attempts = await job_run.list_attempts(session, wanted)
+        run = await run_list.find_run(session, wanted)
+        attempts = await run_list.list_attempts(session, wanted)
     if run is None:
         raise Failure(f"run {run_id} is not in the ledger: `python -m worker runs list` shows those that are")
     if as_json:
@@ -127,7 +128,12 @@ def exit_code_of(run: RunRow) -> int:
     return 0 if run.state == RunState.SUCCEEDED.value else 1
 
 
-def _run_id(text: str) -> UUID:
+def parse_run_id(text: str) -> UUID:
+    """Read a run id.
+
+    Raises:
+        Failure: it is none (exit code 2).
+    """
     try:
         return UUID(text)
     except ValueError:

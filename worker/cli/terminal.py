@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from db.errors import DatabaseUnavailable, first_line, is_transient
 from db.migrate import SchemaOutdated
 from holdfast.errors import HoldfastError, QueueUnavailable
+from jobs.registry import PluginError
 from jobs.sources import SourceError
 from worker.embedded import EmbeddedQueueInUse
 from worker.logs import configure_logs
@@ -149,6 +150,8 @@ def raise_failure(error: Exception) -> NoReturn:
     """Raise an error as a ``Failure`` if it is one that users meet; as itself if it is a bug."""
     if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort) or _wants_tracebacks():
         raise error
+    if isinstance(error, PluginError):
+        raise wrong_usage(str(error)) from None
     if isinstance(error, SourceError):
         raise wrong_usage(error.message) from None
     if isinstance(error, QueueUnavailable) and not str(error).startswith("REDIS_URL"):

@@ -1,27 +1,170 @@
-"""arq's worker with its own constructor; it asks running jobs to stop before it cancels them."""
+"""arq's worker with another engine: claims, leases and ends many runs in one call each, and outlives its Redis."""
 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from signal import Signals
 
+from arq.connections import create_pool, log_redis_info
+from arq.constants import abort_jobs_ss
+from arq.utils import to_ms
 from arq.worker import Worker as ArqWorker
-from redis.exceptions import RedisError
 
-from holdfast import wire
+from worker.queue.engine import Engine
+from worker.queue.outage import Outage
 
 logger = logging.getLogger("arq.worker")
 
+OUTAGE_PAUSE_S = 0.25
+STOP_PATIENCE_S = 1.0
+"""So long cancelled jobs have to come to their end; who takes longer is left to the end of the process."""
+FEW_ABORTS = 200
+
 
 class Worker(ArqWorker):
-    """A worker of arq 0.28 that drains: on a signal it claims nothing more and calls ``on_drain``.
+    """A worker of arq 0.28, with arq's constructor: functions, hooks, retries, deferral, abort and ``ctx`` are arq's.
 
-    Jobs then end at their next batch; what has not ended after ``job_completion_wait`` seconds is cancelled.
+    Class attributes are this engine's own settings; set them on the instance before it runs.
     """
 
+    lease_s: float = 10.0
+    """Seconds for which a claim holds without renewal: so long a dead worker's runs wait."""
+    call_deadline_s: float = 5.0
+    """Seconds that one call to Redis may take."""
+    max_payload_bytes: int = 1024 * 1024
+    """Larger payloads are parked in quarantine and never read."""
+    longest_idle_s: float = 5.0
+    """Seconds after which an idle worker that is woken by Redis looks by itself."""
+    further_queues: Sequence[str] = ()
+    """Queues that are served after ``queue_name``, in this order, as far as slots are free."""
+    functions_see_aborts: bool = False
+    """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``."""
+    paused_queues: frozenset[str] = frozenset()
+    """Queues from which nothing is claimed for now."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
+
+    _engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, made when it is first needed: arq's constructor knows nothing of it."""
+        if self._engine is None:
+            self._engine = Engine(self)
+        return self._engine
+
+    async def main(self) -> None:
+        """Serve the queue until cancelled; a burst ends when the queue is empty."""
+        if self._pool is None:
+            self._pool = await create_pool(
+                self.redis_settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
+        logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
+        await log_redis_info(self.pool, logger.info)
+        self.ctx["redis"] = self.pool
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        engine = self.engine
+        try:
+            while not await self._one_round(engine):
+                pass
+        finally:
+            await engine.waker.close()
+
+    async def _one_round(self, engine: Engine) -> bool:
+        """Claim, start, and wait for the next reason to do so; True when a burst has ended."""
+        try:
+            await self._poll_iteration()
+            if self.burst and await self._burst_is_over():
+                await asyncio.gather(*self.tasks.values())
+                await engine.finisher.drain()
+                return True
+            await engine.wait()
+        except engine.outage.errors as error:
+            engine.stumbled(error)
+            await asyncio.sleep(OUTAGE_PAUSE_S)
+        return False
+
+    async def _burst_is_over(self) -> bool:
+        if 0 <= self.max_burst_jobs <= self._jobs_started():
+            return True
+        if self.tasks:
+            return False
+        await self.engine.finisher.drain()
+        async with self.engine.outage.guarded("count"), self.pool.pipeline(transaction=False) as pipe:
+            for keys in self.engine.queues:
+                pipe.zcard(keys.queue)
+            return not any(await pipe.execute())
+
+    async def _poll_iteration(self) -> None:
+        """Claim as many entries as there are free slots, and start them.
+
+        Raises:
+            redis.exceptions.RedisError, OSError, TimeoutError: Redis did not do it.
+        """
+        engine = self.engine
+        engine.claimed_last = 0
+        await engine.keep_order()
+        if self.allow_pick_jobs:
+            for claimer in engine.claimers:
+                free = self._free_slots()
+                if free <= 0:
+                    break
+                if claimer.queue in self.paused_queues:
+                    continue
+                async with engine.outage.guarded("claim"):
+                    claims = await claimer.claim(free)
+                engine.start(claims)
+        if self.allow_abort_jobs and engine.abort_look_is_due():
+            async with engine.outage.guarded("abort"):
+                await self._cancel_aborted_jobs()
+        try:
+            async with engine.outage.guarded("heart beat"):
+                await self.heart_beat()
+        except engine.outage.errors:
+            self._last_health_check = 0  # it was not written
+            raise
+
+    async def _cancel_aborted_jobs(self) -> None:
+        """Cancel those of the jobs here that somebody has aborted; the set may hold anything, and much of it."""
+        if not self.job_tasks:
+            return
+        aborted: list[bytes] = await self.pool.zrange(abort_jobs_ss, 0, FEW_ABORTS)
+        if len(aborted) > FEW_ABORTS:
+            here = list(self.job_tasks)
+            scores = await self.pool.zmscore(abort_jobs_ss, here)
+            aborted = [job_id.encode() for job_id, score in zip(here, scores, strict=True) if score is not None]
+        known = {job_id.encode(): job_id for job_id in self.job_tasks} if aborted else {}
+        heard = [job_id for job_id in aborted if job_id in known]
+        for job_id in heard:
+            self.aborting_tasks.add(known[job_id])
+            self.job_tasks[known[job_id]].cancel()
+        if heard:
+            await self.pool.zrem(abort_jobs_ss, *heard)
+
+    def _free_slots(self) -> int:
+        free = min(self.max_jobs - self.job_counter, self.queue_read_limit)
+        if self.burst and self.max_burst_jobs >= 0:
+            free = min(free, self.max_burst_jobs - self._jobs_started())
+        return free
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Claim and start these entries, as far as they are due, free, and slots are left."""
+        free = self.max_jobs - self.job_counter
+        if free > 0 and job_ids:
+            self.engine.start(await self.engine.claimers[0].claim(free, job_ids[:free]))
+
+    def default_result_ms(self) -> int | None:
+        """Return how long a result is kept where no function says otherwise; None: for ever, 0: not at all."""
+        return None if self.keep_result_forever else to_ms(self.keep_result_s)
+
+    def _jobs_started(self) -> int:
+        return self.jobs_complete + self.jobs_retried + self.jobs_failed + self.job_counter
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
         """Begin to drain; a second signal cancels at once."""
@@ -37,55 +180,21 @@ class Worker(ArqWorker):
         self.on_drain()
         super().handle_sig(signum)
 
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start entries; none that this worker is performing, and none whose id arq could not read and would die of."""
-        readable = []
-        for raw_id in job_ids:
-            try:
-                job_id = raw_id.decode()
-            except UnicodeDecodeError:
-                await self.pool.zrem(self.queue_name, raw_id)
-                logger.warning("an entry of %s was removed, its id is not UTF-8: %r", self.queue_name, raw_id[:80])
-                continue
-            if job_id not in self.tasks or self.tasks[job_id].done():
-                readable.append(raw_id)
-        await super().start_jobs(readable)
-
-    async def finish_job(  # noqa: PLR0913, PLR0917 - arq's own signature
-        self,
-        job_id: str,
-        finish: bool,
-        result_data: bytes | None,
-        result_timeout_s: float | None,
-        keep_result_forever: bool,
-        incr_score: int | None,
-        keep_in_progress: float | None,
-    ) -> None:
-        """Tell Redis how an attempt ended; an entry that is gone is not made again.
-
-        arq's own ``ZINCRBY`` would make one without a payload when another worker has ended the run meanwhile, and the
-        next worker would write "job expired" over its result.
-        """
-        if finish or keep_in_progress is not None:
-            await super().finish_job(
-                job_id, finish, result_data, result_timeout_s, keep_result_forever, incr_score, keep_in_progress
-            )
-            return
-        async with self.pool.pipeline(transaction=True) as pipe:
-            if incr_score:
-                pipe.zadd(self.queue_name, {job_id: incr_score}, xx=True, incr=True)
-            pipe.delete(wire.IN_PROGRESS_KEY + job_id)
-            await pipe.execute()
-
     async def close(self) -> None:
         """Cancel what still runs, call the shutdown hook, and close the connections to Redis."""
         if not self._handle_signals:
             self.handle_sig(signal.SIGUSR1)
         if not self._pool:
             return
-        await asyncio.gather(*self.tasks.values())
-        with suppress(RedisError, OSError):  # the hook below must be called even where Redis is gone
-            await self.pool.delete(self.health_check_key)
+        if self.tasks:
+            ended, _ = await asyncio.wait(self.tasks.values(), timeout=STOP_PATIENCE_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+        if self._engine is not None:
+            await self._engine.close()
+            self._engine = None
+        with suppress(*Outage.errors):
+            async with asyncio.timeout(STOP_PATIENCE_S):
+                await self.pool.delete(self.health_check_key)
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)

@@ -1,0 +1,118 @@
+"""The peers: their own harness, from its own folder, with our adapter in it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.queue.arena import Arena
+from bench.queue.scale import Scale
+from bench.queue.settings import kept_environment
+from bench.queue.table import Row, Target, at_least_times, at_most_times
+from tests.processes import CHECKOUT
+
+PHASES = "enqueue,drain1,drain2,nap,latency,idle"
+ON_POSTGRES = ("pgqueuer", "procrastinate")
+ENVIRONMENT_OF = {"pgqueuer": "pgq", "procrastinate": "pgq"}
+PEERS = ("arq", "arq-tuned", "streaq-uv", "saq", "taskiq-stream", "pgqueuer", "procrastinate")
+
+# Whose figure, which figure, beside which peer, and what it must reach.
+COMPARISONS: tuple[tuple[str, str, str, Target | None], ...] = (
+    ("holdfast", "drain1", "arq", at_least_times(10)),
+    ("holdfast", "drain1", "arq-tuned", at_least_times(6.5)),
+    ("holdfast", "drain1", "saq", at_least_times(6)),
+    ("holdfast", "drain1", "streaq-uv", at_least_times(9)),
+    ("holdfast", "drain1", "pgqueuer", at_least_times(1.2)),
+    ("holdfast", "drain1", "taskiq-stream", None),
+    ("holdfast-ledger", "drain1", "pgqueuer", at_least_times(0.55)),
+    ("holdfast-ledger", "drain1", "procrastinate", at_least_times(10)),
+    ("holdfast-ledger", "drain1", "arq-tuned", at_least_times(3)),
+    ("holdfast", "enq_s", "arq", at_least_times(1.8)),
+    ("holdfast", "enq_batch_s", "arq", at_least_times(10)),
+    ("holdfast", "enq_batch_s", "streaq-uv", at_least_times(4)),
+    ("holdfast", "p99", "arq", at_most_times(1 / 50)),
+    ("holdfast", "p99", "taskiq-stream", at_most_times(2)),
+)
+UNITS = {"drain1": "runs/s", "enq_s": "runs/s", "enq_batch_s": "runs/s", "p99": "ms"}
+
+
+class PeersMissing(ValueError):  # noqa: N818
+    """The folder is not the peers' harness; the message is one line."""
+
+
+def measure(folder: Path, arena: Arena, scale: Scale, *, phases: str = PHASES, count: int | None = None) -> list[Row]:
+    """Run the peers' harness beside ours.
+
+    Args:
+        folder: with ``bench_queue.py`` and the peers' environments (``venvs``), which its own README tells to make.
+        arena: whose Redis and PostgreSQL are used.
+        scale: how often.
+        phases: of the harness.
+        count: runs of each drain; the harness's own number if not given.
+
+    Raises:
+        PeersMissing: the folder holds no such thing.
+        RuntimeError: the harness failed.
+    """
+    present = _present(folder)
+    environment = _environment(arena, _prepare_postgres(folder, arena) if set(present) & set(ON_POSTGRES) else "")
+    ours = ["holdfast", "holdfast-ledger"] if set(present) & set(ON_POSTGRES) else ["holdfast"]
+    found = arena.folder / "peers.jsonl"
+    words = ["--peers", ",".join([*ours, *present]), "--phases", phases, "--repeat", str(scale.repeats)]
+    words += ["--out", str(found), *([] if count is None else ["--n", str(count)])]
+    program = [sys.executable, str(folder.absolute() / "bench_queue.py"), *words]
+    done = subprocess.run(program, env={**environment}, cwd=arena.folder, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{folder}/bench_queue.py failed with exit code {done.returncode}")
+    return _rows([json.loads(line) for line in found.read_text().splitlines()])
+
+
+def _present(folder: Path) -> list[str]:
+    if not (folder / "bench_queue.py").is_file():
+        raise PeersMissing(f"--peers {folder}: no bench_queue.py there; name the folder of the peers' harness")
+    present = [name for name in PEERS if (folder / "venvs" / _venv(name) / "bin" / "python").exists()]
+    if not present:
+        raise PeersMissing(f"--peers {folder}: no environments in its venvs; make them as its README says")
+    return present
+
+
+def _venv(name: str) -> str:
+    return ENVIRONMENT_OF.get(name, name.split("-", 1)[0])
+
+
+def _prepare_postgres(folder: Path, arena: Arena) -> str:
+    server = arena.postgres
+    server.execute("CREATE DATABASE q")
+    place = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "q"}
+    python = folder.absolute() / "venvs" / _venv("pgqueuer") / "bin" / "python"
+    subprocess.run([python, "-m", "pgqueuer", "install"], env={**kept_environment(), **place}, check=True)
+    return server.url.rsplit("/", 1)[0] + "/q"
+
+
+def _environment(arena: Arena, postgres_dsn: str) -> Mapping[str, str]:
+    return {
+        **{name: value for name, value in kept_environment().items() if name != "PYTHONPATH"},
+        "QB_REDIS_PORT": str(arena.redis_server.port),
+        "QB_PG_DSN": postgres_dsn,
+        "QB_OUT": str(arena.folder),
+        "QB_ADAPTER_DIR": str(CHECKOUT / "bench" / "queue"),
+        "QB_PYTHON_holdfast": sys.executable,
+        "QB_CWD_holdfast": str(CHECKOUT),
+    }
+
+
+def _rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
+    rows = []
+    for name, figure, peer, target in COMPARISONS:
+        ours, theirs = _figures(found, name, figure), _figures(found, peer, figure)
+        if ours and theirs:
+            rows.append(Row(f"{name}: {figure}", UNITS[figure], ours, theirs, peer, target))
+    return rows
+
+
+def _figures(found: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
+    of_peer = [line for line in found if line["peer"] == name]
+    values = [(line.get("lat_ms") or {}).get("p99") if figure == "p99" else line.get(figure) for line in of_peer]
+    return [float(value) for value in values if value]

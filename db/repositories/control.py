@@ -1,0 +1,65 @@
+"""What operators say about queues and kinds."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Control
+from db.types import utc_now
+from holdfast.outbox import job_runs
+from holdfast.states import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """All controls at one moment."""
+
+    paused: frozenset[tuple[str, str]] = frozenset()
+    limits: tuple[tuple[str, str, int], ...] = ()
+    """Scope, name, most running at the same time."""
+    full: frozenset[tuple[str, str]] = frozenset()
+    """Scopes whose limit is reached."""
+
+    def obstacle(self, *, queue: str, kind: str) -> str | None:
+        """Return why a run may not start now: ``paused``, ``limited``, or None."""
+        scopes = {("queue", queue), ("kind", kind)}
+        if scopes & self.paused:
+            return "paused"
+        return "limited" if scopes & self.full else None
+
+
+async def load_controls(session: AsyncSession) -> Controls:
+    """Read the controls, and count what runs where a limit asks for it."""
+    rows = (await session.execute(select(Control))).scalars().all()
+    limits = tuple((row.scope, row.name, row.max_running) for row in rows if row.max_running is not None)
+    return Controls(
+        paused=frozenset((row.scope, row.name) for row in rows if row.paused_at is not None),
+        limits=limits,
+        full=frozenset([(scope, name) for scope, name, most in limits if await _running(session, scope, name) >= most]),
+    )
+
+
+async def set_paused(session: AsyncSession, scope: str, name: str, *, paused: bool) -> None:
+    """Pause a queue or kind, or let it go on."""
+    await _upsert(session, scope, name, {"paused_at": utc_now() if paused else None})
+
+
+async def set_limit(session: AsyncSession, scope: str, name: str, max_running: int | None) -> None:
+    """Limit how many runs of a queue or kind run at the same time; None: no limit."""
+    await _upsert(session, scope, name, {"max_running": max_running})
+
+
+async def _upsert(session: AsyncSession, scope: str, name: str, values: dict[str, object]) -> None:
+    where = (Control.scope == scope, Control.name == name)
+    changed = await session.execute(update(Control).where(*where).values(values))
+    if changed.rowcount == 0:  # type: ignore[attr-defined]
+        await session.execute(insert(Control).values(scope=scope, name=name, **values))
+    await session.execute(delete(Control).where(Control.paused_at.is_(None), Control.max_running.is_(None)))
+
+
+async def _running(session: AsyncSession, scope: str, name: str) -> int:
+    column = job_runs.c.queue if scope == "queue" else job_runs.c.kind
+    query = select(func.count()).select_from(job_runs).where(job_runs.c.state == RunState.RUNNING.value, column == name)
+    running: int = (await session.execute(query)).scalar_one()
+    return running

@@ -1,0 +1,139 @@
+"""Finished runs: from the ledger into the history, and out of it when their time is over."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import JobAttempt
+from holdfast.outbox import job_runs, job_runs_history
+from holdfast.states import RunState
+
+OVER = [state.value for state in RunState if state.is_over]
+ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('holdfast history partitions'))"
+"""Of two workers that make or drop a partition at once, one would fail in the catalogue."""
+COLUMNS = [column.name for column in job_runs_history.columns]
+
+
+async def move_finished(session: AsyncSession, *, finished_before: datetime, limit: int) -> int:
+    """Move finished runs into the history.
+
+    Args:
+        session: one short transaction.
+        finished_before: those that ended later stay, so that late deliveries find them where they look first.
+        limit: the most that are moved.
+
+    Returns:
+        How many were moved.
+    """
+    due = (
+        select(job_runs.c.id)
+        .where(job_runs.c.state.in_(OVER), job_runs.c.finished_at < finished_before)
+        .order_by(job_runs.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    run_ids = list((await session.execute(due)).scalars())
+    if not run_ids:
+        return 0
+    moved = select(*(job_runs.c[name] for name in COLUMNS)).where(job_runs.c.id.in_(run_ids))
+    await session.execute(insert(job_runs_history).from_select(COLUMNS, moved))
+    await session.execute(delete(job_runs).where(job_runs.c.id.in_(run_ids)))
+    return len(run_ids)
+
+
+async def prune(session: AsyncSession, *, kind: str | None, state: str, older_than: datetime, limit: int) -> int:
+    """Delete runs that were enqueued before ``older_than``, and their attempts, from the history.
+
+    Args:
+        session: one short transaction.
+        kind: of this kind only; None: of every kind.
+        state: in this state.
+        older_than: by the time in the run's id.
+        limit: the most that are deleted.
+
+    Returns:
+        How many were deleted.
+    """
+    query = select(job_runs_history.c.id).where(
+        job_runs_history.c.state == state, job_runs_history.c.id < first_id_of(older_than)
+    )
+    if kind is not None:
+        query = query.where(job_runs_history.c.kind == kind)
+    run_ids = list((await session.execute(query.order_by(job_runs_history.c.id).limit(limit))).scalars())
+    if run_ids:
+        await session.execute(delete(JobAttempt).where(JobAttempt.run_id.in_(run_ids)))
+        await session.execute(delete(job_runs_history).where(job_runs_history.c.id.in_(run_ids)))
+    return len(run_ids)
+
+
+async def kinds_in_history(session: AsyncSession) -> Sequence[str]:
+    """Return every kind that the history holds."""
+    return list((await session.execute(select(job_runs_history.c.kind).distinct())).scalars())
+
+
+async def make_partitions(session: AsyncSession, *, now: datetime, months_ahead: int = 2) -> None:
+    """Make the history's partitions of this month and the next ones (PostgreSQL; nothing elsewhere)."""
+    if session.get_bind().dialect.name != "postgresql":
+        return
+    months = [datetime(now.year, now.month, 1, tzinfo=UTC)]
+    for _ in range(months_ahead):
+        months.append(_following(months[-1]))
+    if set(months) <= set(await _partitions(session)):
+        return
+    await session.execute(text(ONE_AT_A_TIME))
+    there = await _partitions(session)
+    for month in months:
+        if month not in there:
+            await _make_partition(session, month)
+
+
+async def _make_partition(session: AsyncSession, month: datetime) -> None:
+    name, first, beyond = f"job_runs_history_y{month:%Ym%m}", first_id_of(month), first_id_of(_following(month))
+    await session.execute(text(f"CREATE TABLE {name} (LIKE job_runs_history INCLUDING ALL)"))
+    # Runs of this month that came before its partition: a producer's clock was ahead.
+    moved = f"DELETE FROM job_runs_history_default WHERE id >= '{first}' AND id < '{beyond}' RETURNING *"  # noqa: S608
+    await session.execute(text(f"WITH moved AS ({moved}) INSERT INTO {name} SELECT * FROM moved"))  # noqa: S608
+    bounds = f"FROM ('{first}') TO ('{beyond}')"
+    await session.execute(text(f"ALTER TABLE job_runs_history ATTACH PARTITION {name} FOR VALUES {bounds}"))
+
+
+async def drop_empty_partitions(session: AsyncSession, *, before: datetime) -> list[str]:
+    """Drop the monthly partitions that end before an instant and hold nothing any more; returns their names."""
+    if session.get_bind().dialect.name != "postgresql":
+        return []
+    await session.execute(text(ONE_AT_A_TIME))
+    dropped = []
+    for month, name in (await _partitions(session)).items():
+        if _following(month) <= before and await _is_empty(session, name):
+            # Looked at once more under the lock: a late run may have come in between.
+            await session.execute(text("LOCK TABLE job_runs_history IN ACCESS EXCLUSIVE MODE"))
+            if await _is_empty(session, name):
+                await session.execute(text(f"DROP TABLE {name}"))
+                dropped.append(name)
+    return dropped
+
+
+async def _partitions(session: AsyncSession) -> dict[datetime, str]:
+    """Return the monthly partitions by the month's first instant."""
+    query = text(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = 'job_runs_history'::regclass AND c.relname ~ '^job_runs_history_y[0-9]{4}m[0-9]{2}$'"
+    )
+    names = (await session.execute(query)).scalars()
+    return {datetime(int(name[-7:-3]), int(name[-2:]), 1, tzinfo=UTC): name for name in names}
+
+
+def _following(month: datetime) -> datetime:
+    return (month + timedelta(days=32)).replace(day=1)
+
+
+async def _is_empty(session: AsyncSession, name: str) -> bool:
+    return (await session.execute(text(f"SELECT 1 FROM {name} LIMIT 1"))).first() is None  # noqa: S608
+
+
+def first_id_of(instant: datetime) -> UUID:
+    """Return the smallest UUIDv7-shaped value of an instant: every id made before it is smaller."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)

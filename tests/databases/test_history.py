@@ -1,0 +1,178 @@
+"""Finished runs: into the history, found there, and out of it; the months' partitions on PostgreSQL."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, text
+
+from db.connection import DatabaseManager, get_async_session
+from db.repositories import history, job_run, run_list
+from db.repositories.run_list import RunFilter
+from holdfast.ids import uuid7
+from holdfast.outbox import job_runs_history
+from holdfast.states import RunState
+from tests.databases.runs import admitted, attempts_of, born, move_everything, run_of, waiting_run
+from worker import ledger
+from worker.retries import Outcome
+
+pytestmark = pytest.mark.usefixtures("manager")
+
+NOW = datetime(2026, 3, 31, 23, 0, tzinfo=UTC)
+DONE = Outcome("succeeded", report={"rows_read": 1})
+FAILED = Outcome("failed", error={"type": "E", "message": "m"})
+
+
+async def ended(outcome: Outcome = DONE) -> UUID:
+    given = await admitted("ada")
+    await ledger.finish(given, outcome)
+    return given.run_id
+
+
+def id_at(instant: datetime) -> UUID:
+    """A UUIDv7 of an instant."""
+    return UUID(int=history.first_id_of(instant).int | uuid7().int & (1 << 80) - 1)
+
+
+async def past(instant: datetime, *, state: str = "succeeded", kind: str = "import_tasks") -> UUID:
+    """A run of the history that was enqueued at an instant."""
+    run_id = id_at(instant)
+    values = {"id": run_id, "kind": kind, "queue": "q", "job_id": str(run_id), "state": state}
+    times = {"enqueued_at": instant, "due_at": instant}
+    request = {"request": {"source": f"/{state}.csv"}}
+    async with get_async_session() as session:
+        await session.execute(insert(job_runs_history).values(**values, **times, **request))
+    return run_id
+
+
+async def test_finished_runs_move_and_are_found_as_before() -> None:
+    over = [await ended(), await ended(FAILED)]
+    before = [await run_of(run_id) for run_id in over]
+    waiting, running = UUID((await waiting_run()).job_id), (await admitted("ada")).run_id
+    async with get_async_session() as session:
+        early = await job_run.database_now(session) - timedelta(minutes=1)
+        assert await history.move_finished(session, finished_before=early, limit=10) == 0
+    assert await move_everything() == 2
+    assert await move_everything() == 0
+    async with get_async_session(read_only=True) as session:
+        assert [await job_run.get_run(session, run_id) for run_id in over] == [None, None]
+        for run in before:
+            found = await run_list.find_run(session, run.id)
+            assert found is not None
+            assert all(getattr(found, name) == getattr(run, name) for name in history.COLUMNS)
+        assert await run_list.find_run(session, uuid7()) is None
+        listed = await run_list.list_runs(session, RunFilter())
+        assert [run.id for run in listed] == sorted([*over, waiting, running], reverse=True)
+        pages = [await run_list.list_runs(session, RunFilter(), limit=3)]
+        pages.append(await run_list.list_runs(session, RunFilter(), before=pages[0][-1].id, limit=3))
+        assert [run.id for page in pages for run in page] == [run.id for run in listed]
+        for run_filter, count in (
+            (RunFilter(), 4),
+            (RunFilter(state="failed"), 1),
+            (RunFilter(kind="import_tasks", queue="arq:queue"), 4),
+            (RunFilter(queue="other"), 0),
+            (RunFilter(since=datetime.now(UTC) + timedelta(hours=1)), 0),
+            (RunFilter(until=datetime.now(UTC) + timedelta(hours=1)), 4),
+        ):
+            assert await run_list.count_runs(session, run_filter) == count
+            assert len(await run_list.list_runs(session, run_filter)) == count
+    assert len(await attempts_of(over[0])) == 1
+
+
+async def test_workers_that_move_at_once_move_each_run_once() -> None:
+    for _ in range(20):
+        await ended()
+    assert sum(await asyncio.gather(*(move_everything() for _ in range(3)))) == 20
+    async with get_async_session(read_only=True) as session:
+        assert await run_list.count_runs(session, RunFilter(state="succeeded")) == 20
+
+
+async def test_pruning_by_kind_state_and_age() -> None:
+    old, young = NOW - timedelta(days=40), NOW - timedelta(days=20)
+    gone = [await past(old), await past(old)]
+    kept = [await past(young), await past(old, state="failed"), await past(old, kind="other")]
+    async with get_async_session() as session:
+        assert sorted(await history.kinds_in_history(session)) == ["import_tasks", "other"]
+        cut_off = {"kind": "import_tasks", "state": "succeeded", "older_than": NOW - timedelta(days=30)}
+        assert await history.prune(session, **cut_off, limit=1) == 1  # type: ignore[arg-type]
+        assert await history.prune(session, **cut_off, limit=9) == 1  # type: ignore[arg-type]
+        assert await history.prune(session, **cut_off, limit=9) == 0  # type: ignore[arg-type]
+    async with get_async_session(read_only=True) as session:
+        found = [await run_list.find_run(session, run_id) for run_id in (*gone, *kept)]
+        assert [run is None for run in found] == [True, True, False, False, False]
+        wanted = {"kind": None, "state": "succeeded", "older_than": NOW}
+    async with get_async_session() as session:
+        assert await history.prune(session, **wanted, limit=9) == 2  # type: ignore[arg-type]
+
+
+async def test_attempts_go_with_their_run() -> None:
+    run_id = await ended()
+    await move_everything()
+    async with get_async_session() as session:
+        later = datetime.now(UTC) + timedelta(days=1)
+        assert await history.prune(session, kind=None, state="succeeded", older_than=later, limit=9) == 1
+    assert await attempts_of(run_id) == []
+
+
+async def test_the_files_of_runs_that_may_be_replayed_are_needed() -> None:
+    await past(NOW, state="failed")
+    await past(NOW, state="quarantined")
+    await past(NOW)
+    await waiting_run()
+    async with get_async_session(read_only=True) as session:
+        needed = await run_list.live_sources(session, "import_tasks")
+    assert needed == {"/failed.csv", "/quarantined.csv", "/imports/tasks.csv"}
+
+
+async def test_a_moved_run_is_not_admitted_again() -> None:
+    run = born(at=datetime.now(UTC) - timedelta(hours=1))
+    given = await admitted("ada", born_run=run)
+    await ledger.finish(given, DONE)
+    await move_everything()
+    end = ledger.AlreadyOver(given.run_id, RunState.SUCCEEDED, DONE.report, None)
+    for answer in (ledger.admit(run, ledger.Vitals("bob", "q", False, 15.0), active_here=()), ledger.cancel(run)):
+        assert await answer == end
+    assert await ledger.refuse(run, {"type": "invalid_request", "message": "m"}) == end
+
+
+async def partitions() -> set[str]:
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'job_runs_history'::regclass"
+    async with get_async_session(read_only=True) as session:
+        return {name.removeprefix("job_runs_history_") for name in (await session.execute(text(query))).scalars()}
+
+
+async def make_partitions(now: datetime = NOW) -> None:
+    async with get_async_session() as session:
+        await history.make_partitions(session, now=now)
+
+
+async def drop_partitions(before: datetime) -> list[str]:
+    async with get_async_session() as session:
+        return await history.drop_empty_partitions(session, before=before)
+
+
+async def test_partitions_come_and_go_by_the_month(manager: DatabaseManager) -> None:
+    if manager.engine.dialect.name != "postgresql":
+        await make_partitions()
+        assert await drop_partitions(NOW) == []
+        return
+    early = await past(datetime(2026, 4, 1, tzinfo=UTC))  # its producer's clock is ahead: no partition yet
+    assert await partitions() == {"default"}
+    await asyncio.gather(*(make_partitions() for _ in range(3)))
+    assert await partitions() == {"default", "y2026m03", "y2026m04", "y2026m05"}
+    march = await past(NOW)
+    async with get_async_session(read_only=True) as session:
+        for run_id, name in ((early, "y2026m04"), (march, "y2026m03")):
+            assert await run_list.find_run(session, run_id) is not None
+            found = await session.execute(text(f"SELECT id FROM job_runs_history_{name}"))
+            assert found.scalars().all() == [run_id]
+    assert await drop_partitions(datetime(2026, 6, 30, tzinfo=UTC)) == ["job_runs_history_y2026m05"]
+    assert await drop_partitions(datetime(2026, 6, 30, tzinfo=UTC)) == []
+    async with get_async_session() as session:
+        assert await history.prune(session, kind=None, state="succeeded", older_than=NOW + timedelta(2), limit=9) == 2
+    dropped = await asyncio.gather(*(drop_partitions(datetime(2026, 4, 1, tzinfo=UTC)) for _ in range(2)))
+    assert sorted(map(len, dropped)) == [0, 1]
+    await make_partitions()
+    assert await partitions() == {"default", "y2026m03", "y2026m04", "y2026m05"}
+    assert len(await drop_partitions(datetime(2027, 1, 1, tzinfo=UTC))) == 3

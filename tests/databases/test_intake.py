@@ -1,0 +1,141 @@
+"""Direct enqueues are entered into the ledger while they wait, from the list that producers write."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import func, select
+
+from db.connection import DatabaseManager, get_async_session
+from db.repositories.job_run import BornRun
+from holdfast import wire
+from holdfast.client import Client
+from holdfast.ids import uuid7
+from holdfast.outbox import job_runs
+from holdfast.requests import ImportTasks
+from holdfast.states import RunState
+from tests.databases.runs import QUEUE, admitted, born, born_again, move_everything, run_of, vitals
+from worker import dispatch, intake, ledger
+from worker.ledger import Admitted, AlreadyOver
+from worker.retries import Outcome
+
+pytestmark = pytest.mark.usefixtures("manager")
+
+INTAKE = QUEUE + wire.INTAKE_SUFFIX
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Any]:
+    async with Redis.from_url(redis_url) as made:
+        yield made
+
+
+async def announce(redis: Any, *runs: BornRun) -> None:
+    """As producers do."""
+    for run in runs:
+        payload = wire.job_payload(run.kind, run.request, milliseconds(run.enqueued_at), unique_key=run.unique_key)
+        await redis.set(wire.JOB_KEY + run.job_id, payload)
+        await redis.rpush(INTAKE, run.job_id)
+
+
+def milliseconds(instant: datetime) -> int:
+    return round(instant.timestamp() * 1000)
+
+
+async def count_runs() -> int:
+    async with get_async_session(read_only=True) as session:
+        return (await session.execute(select(func.count()).select_from(job_runs))).scalar_one()
+
+
+def test_a_payload_tells_its_run() -> None:
+    run = born(unique_key="k")
+    payload = wire.job_payload(run.kind, run.request, milliseconds(run.enqueued_at), unique_key="k")
+    assert intake.read_born(QUEUE, run.job_id.encode(), payload) == run
+    for raw_id, broken in (
+        (b"\xff", payload),
+        (b"x" * 256, payload),
+        (b"x\x00", payload),
+        (b"x", b"\x80\x04pickle"),
+        (b"x", b"{}"),
+    ):
+        assert intake.read_born(QUEUE, raw_id, broken) is None
+
+
+async def test_what_the_client_enqueues_is_entered_and_admitted_as_the_same_run(redis: Any, redis_url: str) -> None:
+    async with Client(redis_url) as client:
+        handle = await client.enqueue(ImportTasks(source="/imports/tasks.csv"), unique_key="k")
+    assert await intake.take_in(redis, QUEUE) == 1
+    run = await run_of(UUID(str(handle.id)))
+    assert (run.state, run.fence, run.kind, run.unique_key) == ("waiting", 0, "import_tasks", "k")
+    assert run.dispatched_at is not None
+    again = await ledger.admit(await born_again(run.id), vitals("ada"), active_here=())
+    assert again == Admitted(run.id, 1, 1)
+    assert await intake.take_in(redis, QUEUE) == 0
+
+
+async def test_a_run_that_is_due_later_stays_so_when_redis_is_lost(redis: Any, redis_url: str) -> None:
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    async with Client(redis_url) as client:
+        later = await client.enqueue(ImportTasks(source="/imports/later.csv"), at=due)
+        now = await client.enqueue(ImportTasks(source="/imports/now.csv"))
+    assert await intake.take_in(redis, QUEUE) == 2
+    assert (await run_of(UUID(str(later.id)))).due_at == due
+    await redis.flushdb()
+    assert await dispatch.reconcile(redis, QUEUE, ["import_tasks"]) == 1
+    assert await redis.zrange(QUEUE, 0, -1) == [str(now.id).encode()]
+
+
+async def test_more_than_one_page_and_each_once(redis: Any) -> None:
+    known, twice = born(), born()
+    await admitted("ada", born_run=known)
+    runs = [born() for _ in range(600)]
+    await announce(redis, known, twice, *runs, twice)
+    await redis.rpush(INTAKE, "gone", b"\xff")
+    await redis.set(wire.JOB_KEY + "broken", b"{")
+    await redis.rpush(INTAKE, "broken")
+    assert await intake.take_in(redis, QUEUE) == 601
+    assert await count_runs() == 602
+    assert await redis.exists(INTAKE) == 0
+    assert (await run_of(UUID(known.job_id))).state == "running"
+    await announce(redis, *runs[:3])
+    assert await intake.take_in(redis, QUEUE) == 0
+
+
+async def test_a_reused_id_gets_a_run_of_its_own(redis: Any) -> None:
+    first = born(str(uuid7()))
+    await ledger.finish(await admitted("ada", born_run=first), Outcome("succeeded", report={}))
+    second = born(first.job_id, at=first.enqueued_at + timedelta(seconds=1))
+    await announce(redis, second, born())
+    assert await intake.take_in(redis, QUEUE) == 2
+    given = await admitted("ada", born_run=second)
+    assert (given.fence, str(given.run_id) != first.job_id) == (1, True)
+
+
+async def test_what_an_old_redis_announces_again_is_not_begun_again(redis: Any) -> None:
+    """Redis came back from an old snapshot: its runs are over, and have left for the history."""
+    old = UUID(int=uuid7().int - (3_600_000 << 80))
+    run = born(str(old), at=datetime.now(UTC) - timedelta(hours=1))
+    report = {"rows_read": 1}
+    await ledger.finish(await admitted("ada", born_run=run), Outcome("succeeded", report=report))
+    assert await move_everything() == 1
+    fresh, reused = born(), born(str(old))
+    await announce(redis, run, fresh)
+    assert await intake.take_in(redis, QUEUE) == 1
+    assert await count_runs() == 1
+    end = await ledger.admit(run, vitals("ada"), active_here=())
+    assert end == AlreadyOver(old, RunState.SUCCEEDED, report, None)
+    await announce(redis, reused)
+    assert await intake.take_in(redis, QUEUE) == 1
+    assert (await admitted("ada", born_run=reused)).run_id != old
+
+
+async def test_one_that_the_database_refuses_hinders_no_other(redis: Any, manager: DatabaseManager) -> None:
+    bad, good = born(), [born(), born()]
+    bad = BornRun("k" * 101, QUEUE, bad.job_id, bad.enqueued_at, {})
+    await announce(redis, good[0], bad, good[1])
+    minds_lengths = manager.engine.dialect.name != "sqlite"
+    assert await intake.take_in(redis, QUEUE) == 3 - minds_lengths
+    assert [(await run_of(UUID(run.job_id))).state for run in good] == ["waiting", "waiting"]

@@ -1,0 +1,104 @@
+"""Direct enqueues, entered into the ledger while they wait: from then on they are as safe as the database."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.connection import get_async_session
+from db.errors import is_transient
+from db.repositories import job_run
+from db.repositories.job_run import BornRun, as_uuid7
+from db.types import utc_now
+from holdfast import wire
+from holdfast.errors import WireFormatError
+from holdfast.outbox import job_runs, job_runs_history
+from holdfast.states import RunState
+from worker.newcomers import free_id, is_storable_id, may_be_in_history
+
+AT_ONCE = 500
+
+
+async def take_in(redis: Any, queue: str) -> int:
+    """Enter what producers have announced on the intake list.
+
+    An announcement that is lost with this worker costs nothing: its run is entered at admission.
+
+    Returns:
+        How many runs were new to the ledger.
+    """
+    entered = 0
+    while ids := await redis.lpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
+        entered += await _enter(await _look_up(redis, queue, ids))
+        if len(ids) < AT_ONCE:
+            break
+    return entered
+
+
+async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> list[BornRun]:
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.mget([wire.JOB_KEY.encode() + raw_id for raw_id in ids])
+        pipe.zmscore(queue, ids)
+        payloads, scores = await pipe.execute()
+    borns = []
+    for raw_id, payload, score in zip(ids, payloads, scores, strict=True):
+        born = None if payload is None else read_born(queue, raw_id, payload)
+        if born is not None:
+            # The payload does not tell when a run is due, and the queue may be lost.
+            borns.append(born if score is None else replace(born, due_at=_instant(score)))
+    return borns
+
+
+def _instant(unix_ms: float) -> datetime:
+    return datetime.fromtimestamp(min(max(unix_ms, 0), wire.LATEST_MS) / 1000, UTC)
+
+
+def read_born(queue: str, raw_id: bytes, payload: bytes) -> BornRun | None:
+    """Read what a payload tells of its run; None where it cannot be read, which the claim will say."""
+    try:
+        job_id, value = raw_id.decode(), wire.read_job(payload)
+        enqueued_at = _instant(value["et"])
+    except (UnicodeDecodeError, WireFormatError):
+        return None
+    if not is_storable_id(job_id):
+        return None
+    return BornRun(value["f"], queue, job_id, enqueued_at, value["k"], value.get("u"))
+
+
+async def _enter(borns: Sequence[BornRun]) -> int:
+    once = list({born.identity: born for born in borns}.values())
+    if not once:
+        return 0
+    if (entered := await _enter_together(once)) is not None:
+        return entered
+    # Some were admitted meanwhile, or the database cannot store one's request: each for itself.
+    singly = [await _enter_together([born]) for born in once]
+    return sum(entered or 0 for entered in singly)
+
+
+async def _enter_together(borns: Sequence[BornRun]) -> int | None:
+    try:
+        async with get_async_session() as session:
+            rows = await _rows_of_the_new(session, borns)
+            if rows:
+                await session.execute(insert(job_runs).values(dispatched_at=utc_now()), rows)
+    except StatementError as error:
+        if is_transient(error):
+            raise
+        return None
+    return len(rows)
+
+
+async def _rows_of_the_new(session: AsyncSession, borns: Sequence[BornRun]) -> list[dict[str, Any]]:
+    live = await job_run.find_known(session, borns)
+    new = [born for born in borns if born.identity not in live]
+    taken = {run.id for run in live.values()}
+    if old := [born for born in new if may_be_in_history(born)]:
+        over = await job_run.find_known(session, old, job_runs_history)
+        new = [born for born in new if born.identity not in over]
+        taken |= await job_run.taken_ids(session, [run_id for born in old if (run_id := as_uuid7(born.job_id))])
+    return [born.values(free_id(born, taken)) | {"state": RunState.WAITING.value} for born in new]

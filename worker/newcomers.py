@@ -1,0 +1,47 @@
+"""Runs that Redis tells of: whether the ledger may have seen them before, and which id they get."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from db.repositories.job_run import BornRun, as_uuid7
+from holdfast.ids import uuid7
+
+HISTORY_AFTER = timedelta(minutes=10)
+"""Finished runs stay in the ledger for so long; only a younger entry may be new without a look into the history."""
+
+
+LONGEST_ID = 255
+"""Characters of a run's id in the ledger."""
+
+
+def is_storable_id(job_id: str) -> bool:
+    """Whether every engine can keep this id as it is."""
+    return len(job_id) <= LONGEST_ID and "\x00" not in job_id
+
+
+def is_old(instant: datetime) -> bool:
+    """Whether a run of this instant may be in the history already; half the time is left for clocks that differ."""
+    return instant < datetime.now(UTC) - HISTORY_AFTER / 2
+
+
+def may_be_in_history(born: BornRun) -> bool:
+    """Whether this run, or an earlier one of the same id, may have left the ledger already."""
+    run_id = as_uuid7(born.job_id)
+    return is_old(born.enqueued_at) or (run_id is not None and is_old(_time_of(run_id)))
+
+
+def free_id(born: BornRun, taken: set[UUID]) -> UUID:
+    """Return the id that a new run gets: the queue's if that is a UUIDv7 that is still free; adds it to ``taken``."""
+    run_id = as_uuid7(born.job_id)
+    if run_id is None or run_id in taken:
+        run_id = uuid7()
+    taken.add(run_id)
+    return run_id
+
+
+def _time_of(run_id: UUID) -> datetime:
+    # An id that somebody made up may lie beyond Python's calendar.
+    return datetime.fromtimestamp(min(run_id.int >> 80, _LAST_MS) / 1000, UTC)
+
+
+_LAST_MS = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp() * 1000)

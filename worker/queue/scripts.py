@@ -1,0 +1,223 @@
+"""What the engine does inside Redis. Time is Redis's own (``TIME``), never a worker's clock.
+
+A claimed entry stays in the queue's sorted set with the end of its lease as its score, so no claim sees it, while
+stock ``Job.result()`` and ``Job.abort()`` still do. Beside the queue ``Q`` stand ``Q:leases`` (job id -> end of the
+lease, Unix ms), ``Q:scores`` (job id -> the score it had) and ``Q:owners`` (job id -> token of the worker). Waiting is
+``Q`` minus ``Q:leases``. arq's own keys (``arq:in-progress:`` and the like) are honoured and written; stock workers
+write ``1`` into ``arq:in-progress:``, these write their token.
+"""
+
+from dataclasses import dataclass
+
+from holdfast import wire
+
+MAX_ENTRIES = 200
+"""The most entries that one call handles: it keeps Redis busy for about a millisecond."""
+
+CLOCK = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+"""
+
+PLACE = """
+local function place(text)
+  -- anybody may have written it, and a ZADD that fails leaves a script half done
+  local score = tonumber(text)
+  if score and score == score then return score end
+  return now
+end
+"""
+
+TAKE = """
+local function take(ids, original, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
+  if #ids == 0 then return end
+  local lease_end = string.format('%.0f', now + lease_ms)
+  local queued, leased, kept, owned = {}, {}, {}, {}
+  for i, id in ipairs(ids) do
+    queued[2 * i - 1], queued[2 * i] = lease_end, id
+    kept[2 * i - 1], kept[2 * i] = id, original[i]
+    owned[2 * i - 1], owned[2 * i] = id, token
+    redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', in_progress_ms)
+  end
+  redis.call('ZADD', queue, unpack(queued))
+  redis.call('ZADD', leases, unpack(queued))
+  redis.call('HSET', scores, unpack(kept))
+  redis.call('HSET', owners, unpack(owned))
+end
+"""
+
+CLAIM = (
+    CLOCK
+    + TAKE
+    + """
+local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local limit, token = tonumber(ARGV[1]), ARGV[2]
+local lease_ms, in_progress_ms, see_aborts, max_bytes = tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1', tonumber(ARGV[6])
+if ARGV[7] ~= '' and now > tonumber(ARGV[7]) then return {now, 'late'} end
+local found
+if #ARGV > 7 then
+  found = {}
+  for i = 8, #ARGV do
+    local score = redis.call('ZSCORE', queue, ARGV[i])
+    if score and tonumber(score) <= now then
+      found[#found + 1] = ARGV[i]
+      found[#found + 1] = score
+    end
+  end
+else
+  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+end
+if #found == 0 then return {now} end
+local all, original, progress = {}, {}, {}
+for i = 1, #found, 2 do
+  all[#all + 1], original[#original + 1] = found[i], found[i + 1]
+  progress[#progress + 1] = 'arq:in-progress:' .. found[i]
+end
+local lease = redis.call('ZMSCORE', leases, unpack(all))
+local busy = redis.call('MGET', unpack(progress))
+local ids, firsts, payload_keys, retry_keys, run_out = {}, {}, {}, {}, {}
+for i, id in ipairs(all) do
+  local holder = busy[i] == '1' and 'stock' or busy[i]
+  if lease[i] and tonumber(lease[i]) > now then
+    -- stock abort() put a running entry's score back to 1: it is still leased
+    redis.call('ZADD', queue, 'XX', lease[i], id)
+  elseif holder and holder ~= token and (not lease[i] or redis.call('HGET', owners, id) == 'stock') then
+    -- a stock worker has it, or one of ours whose lease Redis lost: out of the way until it is looked at again
+    local look_at = now + (holder == 'stock' and 1000 or lease_ms)
+    redis.call('ZADD', queue, 'XX', look_at, id)
+    redis.call('ZADD', leases, look_at, id)
+    redis.call('HSETNX', scores, id, original[i])
+    redis.call('HSET', owners, id, holder)
+  else
+    if lease[i] then original[i] = redis.call('HGET', scores, id) or original[i] end
+    if holder == token then run_out[#run_out + 1] = id end
+    ids[#ids + 1], firsts[#firsts + 1] = id, original[i]
+    payload_keys[#payload_keys + 1] = 'arq:job:' .. id
+    retry_keys[#retry_keys + 1] = 'arq:retry:' .. id
+  end
+end
+if #ids == 0 then return {now} end
+take(ids, firsts, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
+local payloads, sizes = redis.call('MGET', unpack(payload_keys)), {}
+for i, id in ipairs(ids) do
+  if payloads[i] then sizes[i] = #payloads[i]
+  elseif redis.call('EXISTS', payload_keys[i]) == 1 then sizes[i] = -2
+  elseif redis.call('EXISTS', 'arq:result:' .. id) == 1 then sizes[i] = -3
+  else sizes[i] = -1 end
+  if sizes[i] > max_bytes then payloads[i] = '' end
+end
+local aborts = {}
+if see_aborts then aborts = redis.pcall('ZMSCORE', 'arq:abort', unpack(ids)) end
+if aborts.err then aborts = {} end
+return {now, ids, firsts, payloads, sizes, redis.call('MGET', unpack(retry_keys)), aborts, run_out}
+"""
+)
+"""KEYS: queue, leases, scores, owners. ARGV: limit, token, lease (ms), time to live of in-progress keys (ms), 1 to look
+at aborts, the longest payload that is handed out (bytes), the Redis time (ms) after which nothing is claimed any more
+(empty: no limit), then the ids to claim (none: the first that are due). Returns now (ms); with ``late`` when it came
+too late; and where anything was claimed: ids, original scores, payloads, their sizes (-1: missing, -2: not a string,
+-3: missing because the run is over), retry counters, scores in the abort set, and those ids whose lease was this
+worker's own and had run out.
+
+A call that was held up on its way must not claim: its caller has given up, and the leases that look dead to it may only
+have missed the same stretch of time."""
+
+UNHELD = """
+-- No owner: Redis forgot the claim, or the reaper took it back. It is this worker's still unless the run is over
+-- (elsewhere) or its id has been used again.
+local function still_ours(id, payload)
+  if redis.call('EXISTS', 'arq:result:' .. id) == 1 then return false end
+  local now_there = redis.call('MGET', 'arq:job:' .. id)[1]
+  return not now_there or now_there == payload
+end
+"""
+
+FINISH = (
+    CLOCK
+    + PLACE
+    + UNHELD
+    + """
+local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local token, n, usual_px = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local ids = {}
+for i = 1, n do ids[i] = ARGV[1 + 3 * i] end
+local payloads_at = 3 + 3 * n
+local unheld_too = #ARGV > payloads_at
+local owner = redis.call('HMGET', owners, unpack(ids))
+local told, mine = {}, {}
+for i, id in ipairs(ids) do
+  if owner[i] == token then told[i] = 1
+  elseif owner[i] then told[i] = 0
+  elseif not unheld_too then told[i] = 2
+  elseif still_ours(id, ARGV[payloads_at + i]) then told[i] = 1
+  else told[i] = 0 end
+  if told[i] == 1 then mine[#mine + 1] = id end
+end
+if #mine == 0 then return told end
+-- Redis over its maxmemory refuses only a script's first write: this one frees, so that runs can end
+redis.call('ZREM', leases, unpack(mine))
+local over, gone = {}, {}
+for i, id in ipairs(ids) do
+  local result, how = ARGV[2 + 3 * i], ARGV[3 + 3 * i]
+  local action, px, delay, keep = 'over', usual_px, '', ''
+  if how ~= '' then action, px, delay, keep = string.match(how, '^(%a+),(%d*),(%-?%d*),(%d*)$') end
+  if told[i] == 1 then
+    if action == 'over' then
+      if result ~= '' then
+        if px == '' then redis.call('SET', 'arq:result:' .. id, result)
+        else redis.call('SET', 'arq:result:' .. id, result, 'PX', px) end
+      end
+      over[#over + 1] = id
+      gone[#gone + 1] = 'arq:job:' .. id
+      gone[#gone + 1] = 'arq:retry:' .. id
+    else
+      local score = place(redis.call('HGET', scores, id))
+      if delay ~= '' then score = now + tonumber(delay) end
+      if owner[i] then redis.call('ZADD', queue, 'XX', score, id)
+      else
+        redis.call('SET', 'arq:job:' .. id, ARGV[payloads_at + i], 'NX')
+        redis.call('ZADD', queue, score, id)
+      end
+      if px ~= '' then redis.call('SET', 'arq:retry:' .. id, px, 'EX', 88400) end
+    end
+    if keep == '' then gone[#gone + 1] = 'arq:in-progress:' .. id
+    else redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', keep) end
+  end
+end
+if #over > 0 then
+  redis.call('ZREM', queue, unpack(over))
+  redis.pcall('ZREM', 'arq:abort', unpack(over))
+end
+redis.call('HDEL', scores, unpack(mine))
+redis.call('HDEL', owners, unpack(mine))
+if #gone > 0 then redis.call('DEL', unpack(gone)) end
+return told
+"""
+)
+"""KEYS as CLAIM. ARGV: token, number of runs, the usual time to live of a result in ms (empty: for ever), then for each
+run: id; the result (empty: none); how it ends. Empty is the usual end, otherwise four words with commas between:
+``over`` or ``back``; the result's time to live, for ``back`` the new retry counter (empty: as it was); for ``back`` the
+delay in ms (empty: its old place); ms for which the in-progress key is kept (empty: not). Returns for each 1 (done),
+0 (another worker has the run, or it is over) or 2 (nobody has it, nothing was done). Those are handed in once more,
+with the payloads of all runs after the last: then they end or go back if they are still this worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue."""
+
+    queue: str
+
+    def all(self) -> tuple[str, str, str, str]:
+        """Return queue, leases, scores and owners, in the scripts' order."""
+        return self.queue, f"{self.queue}:leases", f"{self.queue}:scores", f"{self.queue}:owners"
+
+    @property
+    def quarantine(self) -> str:
+        """The hash of parked entries: job id -> JSON with the reason."""
+        return f"{self.queue}:quarantine"
+
+    @property
+    def intake(self) -> str:
+        """The list of direct enqueues that the ledger does not know yet."""
+        return self.queue + wire.INTAKE_SUFFIX

@@ -1,0 +1,126 @@
+"""Being told that the queue has changed: ``CLIENT TRACKING`` on its key, for whatever producer writes to it.
+
+One connection subscribes to the invalidations, another reads the first entry of each queue; that read both tells when
+the next run is due and asks Redis to say once when the key changes. Redis 6 and later; source:
+https://redis.io/docs/latest/develop/reference/client-side-caching/ ("two connections mode").
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+INVALIDATIONS = "__redis__:invalidate"
+
+
+class TrackingRefused(Exception):  # noqa: N818
+    """This Redis has no client tracking, or this user may not use it."""
+
+
+class Waker:
+    """Waits for changes of some keys."""
+
+    def __init__(self, redis: Any, queues: Sequence[str], others: Sequence[str] = ()) -> None:
+        self._redis = redis
+        self._queues = tuple(queues)
+        self._others = tuple(others)
+        self._reader: Any = None
+        self._subscription: Any = None
+        self._listener: asyncio.Task[None] | None = None
+        self._broken = False
+        self.changed = asyncio.Event()
+
+    async def arm(self, paused: Collection[str] = ()) -> float | None:
+        """Ask to be told of the next change.
+
+        Args:
+            paused: queues whose entries do not matter now.
+
+        Returns:
+            Seconds until the first entry of any queue is due (0: now), or None when there is none.
+
+        Raises:
+            TrackingRefused: poll instead.
+            RedisError, OSError: Redis is away.
+        """
+        if self._listener is None or self._listener.done() or self._broken:
+            await self.close()
+            await self._open()
+        self.changed.clear()
+        # Until it is read through: redis-py would connect anew by itself, and the tracking would be off.
+        self._broken = True
+        commands: list[tuple[str | int, ...]] = [("TIME",)]
+        commands += [("ZRANGE", queue, 0, 0, "WITHSCORES") for queue in self._queues]
+        commands += [("ZCARD", key) for key in self._others]
+        (seconds, microseconds), *answers = await self._read(commands)
+        self._broken = False
+        now_ms = int(seconds) * 1000 + int(microseconds) / 1000
+        answers_of = zip(self._queues, answers, strict=False)
+        firsts = [float(answer[1]) for queue, answer in answers_of if answer and queue not in paused]
+        return max(0.0, (min(firsts) - now_ms) / 1000) if firsts else None
+
+    def distrust(self) -> None:
+        """Take new connections when it is armed again."""
+        self._broken = True
+
+    async def close(self) -> None:
+        """Close both connections."""
+        # Taken out first: it may be called again while it waits below.
+        listener, subscription, reader = self._listener, self._subscription, self._reader
+        self._listener = self._subscription = self._reader = None
+        if listener is not None:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+        if subscription is not None:
+            await subscription.aclose()
+        if reader is not None:
+            await reader.disconnect()  # it must not go back into the pool with its tracking on
+            await self._redis.connection_pool.release(reader)
+
+    async def _open(self) -> None:
+        self._subscription = self._redis.pubsub()
+        await self._subscription.connect()
+        connection = self._subscription.connection
+        self._reader = await self._redis.connection_pool.get_connection()
+        try:
+            await connection.send_command("CLIENT", "ID")
+            client_id = await connection.read_response()
+            await self._read([("CLIENT", "TRACKING", "on", "REDIRECT", client_id)])
+            await self._subscription.subscribe(INVALIDATIONS)
+            await self._subscription.get_message(timeout=None)  # the confirmation, or the refusal
+        except ResponseError as error:
+            await self.close()
+            raise TrackingRefused(str(error)) from error
+        self._broken = False
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        # On the very connection that tracks: redis-py's pipelines take any of the pool's.
+        await self._reader.send_packed_command(self._reader.pack_commands(commands))
+        return [await self._reader.read_response() for _ in commands]
+
+    async def _listen(self) -> None:
+        try:
+            async for message in self._subscription.listen():
+                if message["type"] == "message":
+                    self.changed.set()
+        except (RedisError, OSError):
+            pass
+        finally:
+            self.changed.set()  # a lost connection wakes as well: whoever waits arms again
+
+
+class Poller:
+    """The pauses of a worker that is not told: short after work, longer when idle."""
+
+    shortest_s = 0.05
+    longest_s = 0.5
+
+    def __init__(self) -> None:
+        self._pause_s = self.shortest_s
+
+    def pause_s(self, *, idle: bool) -> float:
+        """Return how long to wait before the next look."""
+        self._pause_s = min(self._pause_s * 2, self.longest_s) if idle else self.shortest_s
+        return self._pause_s
