@@ -31,7 +31,6 @@ def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEn
         "max_overflow": settings.database_max_overflow,
         "pool_timeout": settings.database_pool_timeout,
         "pool_recycle": settings.database_pool_recycle,
-        "pool_pre_ping": True,
     }
     options = {**(sizes if pooled else {"poolclass": NullPool}), **engine_options(settings.url)}
     if settings.sql_echo:

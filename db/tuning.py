@@ -1,11 +1,15 @@
 """What each engine is told when a connection is opened, so that all three behave alike."""
 
 import asyncio
+import math
+import time
 from typing import Any
 
 import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.urls import is_in_memory
 
@@ -19,6 +23,8 @@ SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+PING_AFTER_IDLE_S = 1.0
+USED_AT = "holdfast_used_at"
 IDLE_TRANSACTION_S = 60
 """Seconds after which the server ends a transaction whose client is frozen between two statements. MySQL has no such
 setting; there, whoever takes a run over ends the session by its named lock."""
@@ -40,6 +46,8 @@ def engine_options(url: URL) -> dict[str, Any]:
                     "timezone": "UTC",
                     "application_name": "holdfast",
                     "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_S * 1000),
+                    # A plan that was cached while the ledger was nearly empty reads all of it once it is full.
+                    "plan_cache_mode": "force_custom_plan",
                 },
             }
         }
@@ -51,11 +59,37 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def tune(engine: Engine) -> None:
     """Attach the engine's listeners."""
+    if engine.dialect.name != "sqlite":
+        _ping_after_idling(engine)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.name in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _tune_mysql)
+
+
+def _ping_after_idling(engine: Engine) -> None:
+    """Test a pooled connection before it is used, unless it was used a moment ago.
+
+    SQLAlchemy's own ``pool_pre_ping`` asks each time, which with asyncpg takes three round trips.
+    """
+
+    def note(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+        del dbapi_connection
+        record.info[USED_AT] = time.monotonic()
+
+    def ping(dbapi_connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+        del proxy
+        if time.monotonic() - record.info.get(USED_AT, -math.inf) < PING_AFTER_IDLE_S:
+            return
+        try:
+            engine.dialect.do_ping(dbapi_connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # the others are as old: all are opened anew
+
+    event.listen(engine, "connect", note)
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", ping)
 
 
 async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:

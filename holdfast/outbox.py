@@ -172,7 +172,8 @@ job_runs = Table(
     *ledger_columns(),
     # The unique key while the run is live, else NULL: here SQL decides which of two runs is the duplicate.
     Column("live_key", String(255), unique=True),
-    UniqueConstraint("queue", "job_id", "enqueued_at"),
+    # The job id first: a queue has many runs, and a planner without statistics takes the first column for selective.
+    UniqueConstraint("job_id", "queue", "enqueued_at"),
     # Only live runs are indexed (MySQL cannot): the others are on their way into the history.
     Index("ix_job_runs_live", "state", "queue", "id", postgresql_where=LIVE, sqlite_where=LIVE),
     postgresql_with={
@@ -190,7 +191,7 @@ job_runs_history = Table(
     "job_runs_history",
     metadata,
     *ledger_columns(),
-    Index(None, "queue", "job_id"),
+    Index(None, "job_id", "queue"),
     Index(None, "kind", "state", "id"),
     postgresql_partition_by="RANGE (id)",
 )

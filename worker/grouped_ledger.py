@@ -1,24 +1,21 @@
-"""Admission and endings of many runs in one transaction: what makes the ledger quick.
+"""Admission and endings of many runs in one statement or transaction: what makes the ledger quick.
 
 Whatever is out of the ordinary (a row that somebody has locked, a suspect, a unique key, a run that was there before)
 goes the way of one run, in ``worker.ledger``, so that it holds up none of the others.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
-from sqlalchemy.exc import StatementError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from db.connection import get_async_session
 from db.errors import is_transient
-from db.repositories import job_run
-from db.repositories.job_run import BornRun, RunRow
-from db.run_sessions import named_session, worker_name
-from holdfast.states import RunState
+from db.repositories import run_groups
+from db.repositories.job_run import BornRun
+from db.run_sessions import worker_name
 from worker import ledger
 from worker.groups import Group
 from worker.ledger import SUSPECT_AFTER, Admission, Admitted, Vitals
@@ -42,54 +39,41 @@ class GroupedLedger:
         self._admissions: Group[BornRun, Admission] = Group(self._admit_many)
         self._endings: Group[Ending, Outcome] = Group(self._finish_many)
 
-    async def admit(self, born: BornRun) -> Admission:
+    def admit(self, born: BornRun) -> asyncio.Future[Admission]:
         """As ``worker.ledger.admit``."""
-        return await self._admissions.submit(born)
+        return self._admissions.submit(born)
 
-    async def finish(self, admitted: Admitted, outcome: Outcome) -> Outcome:
-        """As ``worker.ledger.finish``."""
+    def finish(self, admitted: Admitted, outcome: Outcome) -> asyncio.Future[Outcome]:
+        """As ``worker.ledger.finish``; it goes on where nobody waits for it any more."""
         if outcome.name != "succeeded":
-            return await ledger.finish(admitted, outcome)
-        return await self._endings.submit((admitted, outcome))
+            return asyncio.create_task(ledger.finish(admitted, outcome))
+        return self._endings.submit((admitted, outcome))
 
     async def _admit_many(self, borns: Sequence[BornRun]) -> Sequence[Admission | asyncio.Future[Admission]]:
         done: dict[int, Admission] = {}
         if len(borns) > 1:
             with _each_for_itself():
-                done = await self._admit_ordinary(borns)
+                done = await self._admit_waiting(borns)
+            fresh = _surely_new({at: born for at, born in enumerate(borns) if at not in done})
+            with suppress(SQLAlchemyError, OSError):  # what was admitted stays so, and each of the others hears why not
+                done |= await self._admit_new(fresh) if fresh else {}
         return [done[at] if at in done else self._admit_one(born) for at, born in enumerate(borns)]
 
     def _admit_one(self, born: BornRun) -> asyncio.Future[Admission]:
         return asyncio.create_task(ledger.admit(born, self._vitals, active_here=self._active))
 
-    async def _admit_ordinary(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
-        name = worker_name(self._vitals.worker_id, "admits")
-        async with get_async_session() as session, named_session(session, name):
-            known = await job_run.find_known(session, borns)
-            waiting = {at: run for at, born in enumerate(borns) if (run := known.get(born.identity)) is not None}
-            admitted = await self._admit_waiting(session, waiting)
-            fresh = {at: born for at, born in enumerate(borns) if at not in waiting and _is_surely_new(born, borns)}
-            return {**admitted, **await self._admit_fresh(session, fresh, known)}
+    async def _admit_waiting(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
+        worker_id = self._vitals.worker_id
+        async with run_groups.group_session(worker_name(worker_id, "admits")) as session:
+            rows = await run_groups.admit_waiting(session, borns, worker_id, suspect_after=SUSPECT_AFTER)
+        return {at: Admitted(run_id, fence, attempts + 1) for at, (run_id, fence, attempts) in rows.items()}
 
-    async def _admit_waiting(self, session: AsyncSession, runs: dict[int, RunRow]) -> dict[int, Admission]:
-        positions = {run.id: at for at, run in runs.items() if _is_ordinary(run)}
-        if not positions:
-            return {}
-        locked = [run for run in await job_run.lock_free(session, list(positions)) if _is_ordinary(run)]
-        await job_run.set_many_running(session, [run.id for run in locked], self._vitals.worker_id)
-        return {positions[run.id]: Admitted(run.id, run.fence + 1, run.attempts + 1) for run in locked}
-
-    async def _admit_fresh(
-        self, session: AsyncSession, borns: dict[int, BornRun], known: Mapping[Any, RunRow]
-    ) -> dict[int, Admission]:
-        taken = {run.id for run in known.values()}
-        # In the order of their ids: two workers that enter the same runs wait for each other, but never both.
-        in_order = sorted(borns, key=lambda at: borns[at].job_id)
-        ids = {at: free_id(borns[at], taken) for at in in_order}
-        if ids:
-            rows = {run_id: borns[at] for at, run_id in ids.items()}
-            await job_run.insert_running(session, rows, self._vitals.worker_id)
-        return {at: Admitted(run_id, 1, 1) for at, run_id in ids.items()}
+    async def _admit_new(self, borns: Mapping[int, BornRun]) -> dict[int, Admission]:
+        worker_id, places = self._vitals.worker_id, _with_ids(borns)
+        rows = {run_id: borns[at] for run_id, at in places.items()}
+        async with run_groups.group_session(worker_name(worker_id, "admits")) as session:
+            entered = await run_groups.enter(session, rows, worker_id)
+        return {places[run_id]: Admitted(run_id, 1, 1) for run_id in entered}
 
     async def _finish_many(self, endings: Sequence[Ending]) -> Sequence[Outcome | asyncio.Future[Outcome]]:
         done: dict[Admitted, Outcome] = {}
@@ -99,17 +83,12 @@ class GroupedLedger:
         return [done[ending[0]] if ending[0] in done else _finish_one(ending) for ending in endings]
 
     async def _finish_ordinary(self, outcomes: Mapping[Admitted, Outcome]) -> dict[Admitted, Outcome]:
-        name = worker_name(self._vitals.worker_id, "ends")
-        async with get_async_session() as session, named_session(session, name):
-            locked = await job_run.lock_free(session, [admitted.run_id for admitted in outcomes])
-            rows = {run.id: run for run in locked}
-            there = [admitted for admitted in outcomes if admitted.run_id in rows]
-            ours = [admitted for admitted in there if ledger.holds_fence(rows[admitted.run_id], admitted)]
-            if ours:
-                reports = {admitted.run_id: outcomes[admitted].report for admitted in ours}
-                await job_run.set_many_succeeded(session, reports)
-                await job_run.add_attempts(session, [rows[admitted.run_id] for admitted in ours], "succeeded")
-        return dict.fromkeys(there, Outcome("lost")) | {admitted: outcomes[admitted] for admitted in ours}
+        reports = {(admitted.run_id, admitted.fence): outcome.report for admitted, outcome in outcomes.items()}
+        async with run_groups.group_session(worker_name(self._vitals.worker_id, "ends")) as session:
+            ended = await run_groups.end_succeeded(session, reports)
+        return {
+            admitted: outcome for admitted, outcome in outcomes.items() if (admitted.run_id, admitted.fence) in ended
+        }
 
 
 def _finish_one(ending: Ending) -> asyncio.Future[Outcome]:
@@ -126,13 +105,16 @@ def _each_for_itself() -> Iterator[None]:
             raise
 
 
-def _is_ordinary(run: RunRow) -> bool:
-    is_waiting = run.state == RunState.WAITING.value
-    is_marked = run.unique_key is not None or run.cancel_requested_at is not None or run.crashes >= SUSPECT_AFTER
-    return is_waiting and not is_marked
+def _surely_new(borns: Mapping[int, BornRun]) -> dict[int, BornRun]:
+    times = Counter(born.identity for born in borns.values())
+    return {
+        at: born
+        for at, born in borns.items()
+        if born.unique_key is None and times[born.identity] == 1 and not may_be_in_history(born)
+    }
 
 
-def _is_surely_new(born: BornRun, group: Sequence[BornRun]) -> bool:
-    if born.unique_key is not None or may_be_in_history(born):
-        return False
-    return sum(other.identity == born.identity for other in group) == 1
+def _with_ids(borns: Mapping[int, BornRun]) -> dict[UUID, int]:
+    taken: set[UUID] = set()
+    # In the order of their ids: two workers that enter the same runs wait for each other, but never both.
+    return {free_id(borns[at], taken): at for at in sorted(borns, key=lambda at: borns[at].job_id)}

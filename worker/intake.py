@@ -1,41 +1,46 @@
 """Direct enqueues, entered into the ledger while they wait: from then on they are as safe as the database."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session
 from db.errors import is_transient
-from db.repositories import job_run
+from db.repositories import job_run, run_groups
 from db.repositories.job_run import BornRun, as_uuid7
-from db.types import utc_now
 from holdfast import wire
 from holdfast.errors import WireFormatError
-from holdfast.outbox import job_runs, job_runs_history
-from holdfast.states import RunState
+from holdfast.outbox import job_runs_history
 from worker.newcomers import free_id, is_storable_id, may_be_in_history
 
 AT_ONCE = 500
+REST = 3.0
+"""Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs."""
 
 
 async def take_in(redis: Any, queue: str) -> int:
     """Enter what producers have announced on the intake list.
 
-    An announcement that is lost with this worker costs nothing: its run is entered at admission.
+    An announcement that is lost with this worker costs nothing: its run is entered at admission. The latest come first:
+    the earliest are about to be admitted, which enters them as well.
 
     Returns:
         How many runs were new to the ledger.
     """
     entered = 0
-    while ids := await redis.lpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
+    began = time.monotonic()
+    while ids := await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
         entered += await _enter(await _look_up(redis, queue, ids))
         if len(ids) < AT_ONCE:
             break
+        await asyncio.sleep(REST * (time.monotonic() - began))
+        began = time.monotonic()
     return entered
 
 
@@ -82,23 +87,20 @@ async def _enter(borns: Sequence[BornRun]) -> int:
 
 async def _enter_together(borns: Sequence[BornRun]) -> int | None:
     try:
-        async with get_async_session() as session:
-            rows = await _rows_of_the_new(session, borns)
-            if rows:
-                await session.execute(insert(job_runs).values(dispatched_at=utc_now()), rows)
+        async with get_async_session(read_only=True) as session:
+            new = await _without_former(session, borns)
+            ids = [run_id for born in new if (run_id := as_uuid7(born.job_id))]
+            taken = await job_run.taken_ids(session, ids) if ids else set()
+        rows = {free_id(born, taken): born for born in new}
+        async with run_groups.group_session() as session:
+            return len(await run_groups.enter(session, rows, None)) if rows else 0
     except StatementError as error:
         if is_transient(error):
             raise
         return None
-    return len(rows)
 
 
-async def _rows_of_the_new(session: AsyncSession, borns: Sequence[BornRun]) -> list[dict[str, Any]]:
-    live = await job_run.find_known(session, borns)
-    new = [born for born in borns if born.identity not in live]
-    taken = {run.id for run in live.values()}
-    if old := [born for born in new if may_be_in_history(born)]:
-        over = await job_run.find_known(session, old, job_runs_history)
-        new = [born for born in new if born.identity not in over]
-        taken |= await job_run.taken_ids(session, [run_id for born in old if (run_id := as_uuid7(born.job_id))])
-    return [born.values(free_id(born, taken)) | {"state": RunState.WAITING.value} for born in new]
+async def _without_former(session: AsyncSession, borns: Sequence[BornRun]) -> Sequence[BornRun]:
+    old = [born for born in borns if may_be_in_history(born)]
+    over = await run_groups.find_known(session, old, job_runs_history) if old else {}
+    return [born for born in borns if born.identity not in over]

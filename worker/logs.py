@@ -22,6 +22,7 @@ class _WithoutExpectedFailures(logging.Filter):
 
 def configure_logs(settings: Settings) -> None:
     """Set up structlog and the standard library's logging alike, on stderr."""
+    global _base  # noqa: PLW0603 - one set of logs a process, as structlog itself has
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -34,6 +35,7 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+    _base = structlog.get_logger().bind()
     handler = logging.StreamHandler(sys.stderr)
     without_internals = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
@@ -57,7 +59,12 @@ def _console_rendering() -> list[Any]:
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain)]
 
 
+_base: Logger | None = None
+
+
 def get_logger(**fields: Any) -> Logger:
     """Return a logger that adds ``fields`` to each of its lines."""
-    logger: Logger = structlog.get_logger(**fields)
+    # Binding structlog's own lazy logger makes a writer with a lock each time; a run binds several.
+    base = _base if _base is not None and structlog.is_configured() else structlog.get_logger()
+    logger: Logger = base.bind(**fields)
     return logger

@@ -5,9 +5,9 @@ This is the wrapper around every job function, under our own worker as under sto
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from arq.worker import Retry
@@ -137,14 +137,23 @@ def _report_refused(
     raise Retry(defer=HELD_ELSEWHERE_S)
 
 
-@contextmanager
-def _waiting_for_the_ledger(logger: Logger) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, Retry) or not is_transient(error):
-            raise
-        logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
+class _waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path of each run: no generator
+    """Let a run wait whose ledger is out of reach for a passing reason."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or isinstance(error, Retry) or not is_transient(error):
+            return
+        self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
         raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error
 
 
@@ -164,7 +173,7 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     started = time.monotonic()
     try:
         outcome, cancelled = await perform(runtime, call, admitted)
-        recorded = await asyncio.shield(record_finished(runtime, admitted, outcome, logger))
+        recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
         runtime.active.discard(admitted.run_id)
     seconds = round(time.monotonic() - started, 3)
@@ -198,7 +207,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         publish=ProgressPublisher(runtime.redis, call.born.job_id),
     )
     try:
-        async with asyncio.timeout(call.job.timeout_s):
+        with runtime.deadlines.limit(call.job.timeout_s):
             report = await call.job.perform(context, call.request)
     except asyncio.CancelledError as cancelled:
         if runtime.is_unwanted(admitted.run_id, call.born.job_id):
@@ -214,21 +223,32 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
 async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
     """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
 
+    It goes on when the caller is cancelled.
+
     Raises:
         arq.worker.Retry: the database stayed away; the run is taken up again from its cursor later.
     """
+    try:
+        return await asyncio.shield(runtime.ledger.finish(admitted, outcome))
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
+    return await asyncio.shield(_record_patiently(runtime, admitted, outcome))
+
+
+async def _record_patiently(runtime: Runtime, admitted: Admitted, outcome: Outcome) -> Outcome:
     deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
     while True:
+        failures += 1
+        await asyncio.sleep(min(5.0, 0.1 * 2**failures))
         try:
             return await runtime.ledger.finish(admitted, outcome)
         except Exception as error:
-            failures += 1
             if not is_transient(error):
                 raise
             if time.monotonic() > deadline:
                 raise Retry(defer=HELD_ELSEWHERE_S) from error
-            logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-            await asyncio.sleep(min(5.0, 0.1 * 2**failures))
 
 
 def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:

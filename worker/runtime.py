@@ -17,6 +17,7 @@ from worker.grouped_ledger import GroupedLedger
 from worker.heartbeat import Heartbeat
 from worker.ledger import Vitals
 from worker.logs import get_logger
+from worker.queue.deadlines import Deadlines
 from worker.settings import Settings
 from worker.upkeep import Upkeep
 
@@ -48,6 +49,7 @@ class Runtime:
         self.is_held = False
         """Whether the ledger was made on another server, so that nothing of it may run here."""
         self.controls = Controls()
+        self.deadlines = Deadlines()
         self.unwanted: set[UUID] = set()
         """Runs of this process whose cancellation the ledger asks for."""
         self.redis: Any = None

@@ -1,15 +1,16 @@
 """How runs move through the ledger. Core statements: this is the hot path."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, bindparam, insert, select, union_all, update
+from sqlalchemy import Row, Select, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
+from db.repositories.arrays import among
 from db.types import utc_now
 from holdfast.outbox import job_runs, job_runs_history, uuid7
 from holdfast.states import RunState
@@ -81,75 +82,6 @@ async def find_in_history(session: AsyncSession, born: BornRun) -> RunRow | None
     return row
 
 
-async def find_known(
-    session: AsyncSession, borns: Sequence[BornRun], table: Table = job_runs
-) -> Mapping[tuple[str, str, datetime], RunRow]:
-    """Return every row of these job ids by its identity, unlocked; of the ledger, or of its history."""
-    queues, job_ids = {born.queue for born in borns}, {born.job_id for born in borns}
-    query = select(table).where(table.c.queue.in_(queues), table.c.job_id.in_(job_ids))
-    return {(run.queue, run.job_id, run.enqueued_at): run for run in (await session.execute(query)).all()}
-
-
-async def lock_free(session: AsyncSession, run_ids: Sequence[UUID]) -> Sequence[RunRow]:
-    """Lock those of these rows that nobody else has locked, in the order of their ids, and return them."""
-    query = select(job_runs).where(job_runs.c.id.in_(run_ids)).order_by(job_runs.c.id)
-    return (await session.execute(query.with_for_update(skip_locked=True))).all()
-
-
-async def insert_running(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id: str) -> None:
-    """Enter new runs into the ledger and admit a worker to them in one statement."""
-    running = {"state": RunState.RUNNING.value, "fence": 1, "worker_id": worker_id}
-    statement = insert(job_runs).values(started_at=utc_now(), dispatched_at=utc_now())
-    await session.execute(statement, [{**born.values(run_id), **running} for run_id, born in borns.items()])
-
-
-async def set_many_running(session: AsyncSession, run_ids: Sequence[UUID], worker_id: str) -> None:
-    """Admit a worker to locked waiting runs."""
-    await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id.in_(run_ids))
-        .values(
-            state=RunState.RUNNING.value,
-            reason=None,
-            error=None,
-            fence=job_runs.c.fence + 1,
-            worker_id=worker_id,
-            started_at=utc_now(),
-        )
-    )
-
-
-async def set_many_succeeded(session: AsyncSession, reports: Mapping[UUID, dict[str, Any] | None]) -> None:
-    """End locked running runs with their reports."""
-    statement = (
-        update(job_runs)
-        .where(job_runs.c.id == bindparam("run_id"))
-        .values(
-            state=RunState.SUCCEEDED.value,
-            finished_at=utc_now(),
-            live_key=None,
-            report=bindparam("new_report", type_=job_runs.c.report.type),
-        )
-    )
-    await session.execute(statement, [{"run_id": run_id, "new_report": report} for run_id, report in reports.items()])
-
-
-async def add_attempts(session: AsyncSession, runs: Sequence[RunRow], outcome: str) -> None:
-    """Write down that the running attempts of locked runs ended alike."""
-    values = [
-        {
-            "run_id": run.id,
-            "fence": run.fence,
-            "attempt": run.attempts + 1,
-            "worker_id": run.worker_id,
-            "started_at": run.started_at,
-            "outcome": outcome,
-        }
-        for run in runs
-    ]
-    await session.execute(insert(JobAttempt.__table__).values(finished_at=utc_now()), values)  # type: ignore[arg-type]
-
-
 async def take_live_key(session: AsyncSession, run: RunRow) -> UUID | None:
     """Give a locked run its unique key while it lives, unless another live run has it.
 
@@ -219,7 +151,9 @@ async def insert_born_run(session: AsyncSession, born: BornRun) -> UUID:
 
 async def taken_ids(session: AsyncSession, run_ids: Sequence[UUID]) -> set[UUID]:
     """Return those of these ids that a run has, in the history as well: a second one could never be moved there."""
-    found = union_all(*(select(table.c.id).where(table.c.id.in_(run_ids)) for table in (job_runs, job_runs_history)))
+    found = union_all(
+        *(select(table.c.id).where(among(session, table.c.id, run_ids)) for table in (job_runs, job_runs_history))
+    )
     return set((await session.execute(found)).scalars())
 
 

@@ -62,6 +62,9 @@ def upgrade() -> None:
         for name, column_type in NEW_COLUMNS.items():
             batch.add_column(sa.Column(name, column_type))
         batch.create_unique_constraint("uq_job_runs_live_key", ["live_key"])
+        # The job id first: a planner without statistics takes the first column for selective, and a queue is not.
+        batch.drop_constraint("uq_job_runs_queue_job_id_enqueued_at", type_="unique")
+        batch.create_unique_constraint("uq_job_runs_job_id_queue_enqueued_at", ["job_id", "queue", "enqueued_at"])
     op.create_index("ix_job_runs_live", "job_runs", ["state", "queue", "id"], postgresql_where=LIVE, sqlite_where=LIVE)
     create_history()
     op.create_table(
@@ -116,7 +119,7 @@ def create_history() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_job_runs_history"),
         postgresql_partition_by="RANGE (id)",
     )
-    op.create_index("ix_job_runs_history_queue_job_id", "job_runs_history", ["queue", "job_id"])
+    op.create_index("ix_job_runs_history_job_id_queue", "job_runs_history", ["job_id", "queue"])
     op.create_index("ix_job_runs_history_kind_state_id", "job_runs_history", ["kind", "state", "id"])
 
 
@@ -128,6 +131,8 @@ def downgrade() -> None:
     op.drop_index("ix_job_runs_live", "job_runs")
     with op.batch_alter_table("job_runs") as batch:
         batch.drop_constraint("uq_job_runs_live_key", type_="unique")
+        batch.drop_constraint("uq_job_runs_job_id_queue_enqueued_at", type_="unique")
+        batch.create_unique_constraint("uq_job_runs_queue_job_id_enqueued_at", ["queue", "job_id", "enqueued_at"])
         for name in NEW_COLUMNS:
             batch.drop_column(name)
     op.create_index("ix_job_runs_state_due_at", "job_runs", ["state", "due_at"])

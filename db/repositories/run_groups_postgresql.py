@@ -1,0 +1,136 @@
+"""The statements behind ``db.repositories.run_groups`` on PostgreSQL: one round trip and one transaction for each.
+
+Lists travel as arrays: a hundred parameters take longer to plan than the rows to find.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Integer, Text, Uuid, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.repositories.job_run import BornRun
+from holdfast.states import RunState
+
+_INSTANTS = ARRAY(TIMESTAMP(timezone=True))
+_TEXTS = ARRAY(Text())
+_IDENTITIES = (
+    bindparam("job_ids", type_=_TEXTS),
+    bindparam("queues", type_=_TEXTS),
+    bindparam("enqueued", type_=_INSTANTS),
+)
+
+_ADMIT_WAITING = text(
+    """
+WITH free AS (
+  SELECT job_runs.id, born.place
+  FROM unnest(:job_ids, :queues, :enqueued) WITH ORDINALITY AS born (job_id, queue, enqueued_at, place)
+  JOIN job_runs USING (job_id, queue, enqueued_at)
+  WHERE state = 'waiting' AND unique_key IS NULL AND cancel_requested_at IS NULL AND crashes < :suspect_after
+  ORDER BY job_runs.id
+  FOR UPDATE OF job_runs SKIP LOCKED
+)
+UPDATE job_runs
+SET state = 'running', reason = NULL, error = NULL, fence = fence + 1, worker_id = :worker_id,
+    started_at = CURRENT_TIMESTAMP
+FROM free WHERE job_runs.id = free.id
+RETURNING free.place, job_runs.id, job_runs.fence, job_runs.attempts
+"""
+).bindparams(*_IDENTITIES)
+
+_ENTER = text(
+    """
+INSERT INTO job_runs (id, kind, queue, job_id, request, state, unique_key, enqueued_at, due_at, dispatched_at, fence,
+                      worker_id, started_at)
+SELECT id, kind, queue, job_id, request::jsonb, :state, unique_key, enqueued_at, due_at, CURRENT_TIMESTAMP, :fence,
+       :worker_id, CASE WHEN :fence > 0 THEN CURRENT_TIMESTAMP END
+FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :unique_keys, :enqueued, :due)
+     AS born (id, kind, queue, job_id, request, unique_key, enqueued_at, due_at)
+ON CONFLICT DO NOTHING
+RETURNING id
+"""
+).bindparams(
+    bindparam("ids", type_=ARRAY(Uuid())),
+    bindparam("kinds", type_=_TEXTS),
+    bindparam("requests", type_=_TEXTS),
+    bindparam("unique_keys", type_=_TEXTS),
+    bindparam("due", type_=_INSTANTS),
+    bindparam("state", type_=Text()),
+    bindparam("fence", type_=Integer()),
+    bindparam("worker_id", type_=Text()),
+    *_IDENTITIES,
+)
+
+_END_SUCCEEDED = text(
+    """
+WITH held AS (
+  SELECT job_runs.id, told.report
+  FROM unnest(:ids, :fences, :reports) AS told (id, fence, report)
+  JOIN job_runs USING (id, fence)
+  WHERE state = 'running'
+  ORDER BY job_runs.id
+  FOR UPDATE OF job_runs SKIP LOCKED
+), ended AS (
+  UPDATE job_runs
+  SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL, report = held.report::jsonb
+  FROM held WHERE job_runs.id = held.id
+  RETURNING job_runs.id, fence, attempts, worker_id, started_at
+)
+INSERT INTO job_attempts (run_id, fence, attempt, worker_id, started_at, finished_at, outcome)
+SELECT id, fence, attempts + 1, worker_id, started_at, CURRENT_TIMESTAMP, 'succeeded' FROM ended
+RETURNING run_id, fence
+"""
+).bindparams(
+    bindparam("ids", type_=ARRAY(Uuid())),
+    bindparam("fences", type_=ARRAY(Integer())),
+    bindparam("reports", type_=_TEXTS),
+)
+
+
+async def admit_waiting(
+    session: AsyncSession, borns: Sequence[BornRun], worker_id: str, *, suspect_after: int
+) -> Mapping[int, tuple[UUID, int, int]]:
+    """As ``run_groups.admit_waiting``."""
+    values = {**_identities(borns), "worker_id": worker_id, "suspect_after": suspect_after}
+    rows = (await session.execute(_ADMIT_WAITING, values)).all()
+    return {place - 1: (run_id, fence, attempts) for place, run_id, fence, attempts in rows}
+
+
+async def enter(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id: str | None) -> set[UUID]:
+    """As ``run_groups.enter``."""
+    members = list(borns.values())
+    values = {
+        **_identities(members),
+        "ids": list(borns),
+        "kinds": [born.kind for born in members],
+        "requests": [json.dumps(born.request) for born in members],
+        "unique_keys": [born.unique_key for born in members],
+        "due": [born.due_at or born.enqueued_at for born in members],
+        "state": RunState.WAITING.value if worker_id is None else RunState.RUNNING.value,
+        "fence": 0 if worker_id is None else 1,
+        "worker_id": worker_id,
+    }
+    return set((await session.execute(_ENTER, values)).scalars())
+
+
+async def end_succeeded(
+    session: AsyncSession, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
+) -> set[tuple[UUID, int]]:
+    """As ``run_groups.end_succeeded``."""
+    values = {
+        "ids": [run_id for run_id, _ in reports],
+        "fences": [fence for _, fence in reports],
+        "reports": [None if report is None else json.dumps(report) for report in reports.values()],
+    }
+    return {(run_id, fence) for run_id, fence in await session.execute(_END_SUCCEEDED, values)}
+
+
+def _identities(borns: Sequence[BornRun]) -> dict[str, Any]:
+    return {
+        "job_ids": [born.job_id for born in borns],
+        "queues": [born.queue for born in borns],
+        "enqueued": [born.enqueued_at for born in borns],
+    }
