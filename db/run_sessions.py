@@ -9,9 +9,10 @@ a named lock. On SQLite there is no server that could end a session.
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, func, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,12 +34,8 @@ def worker_name(worker_id: str, purpose: str) -> str:
 
 @asynccontextmanager
 async def named_session(session: AsyncSession, name: str) -> AsyncIterator[None]:
-    """Show in the block under ``name`` what this session's transaction works on."""
-    dialect = session.get_bind().dialect.name
-    if dialect == "postgresql":
-        # Local to the transaction, so that it works through PgBouncer and ends by itself.
-        await session.execute(text("SELECT set_config('application_name', :name, true)"), {"name": name})
-    if dialect not in MYSQL_DIALECTS:
+    """Show in the block under ``name`` what this session's transaction works on; PostgreSQL: see ``name_columns``."""
+    if session.get_bind().dialect.name not in MYSQL_DIALECTS:
         yield
         return
     await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
@@ -47,6 +44,16 @@ async def named_session(session: AsyncSession, name: str) -> AsyncIterator[None]
     finally:
         with suppress(SQLAlchemyError):  # a connection that is gone has no locks
             await session.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+def name_columns(session: AsyncSession, name: str) -> list[ColumnElement[Any]]:
+    """Return what the statement that locks the run has to select as well, so that it names the session on the way.
+
+    On PostgreSQL the name is local to the transaction: it works through PgBouncer and ends by itself.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return []
+    return [func.set_config("application_name", name, true()).label("session_name")]
 
 
 async def end_session(session: AsyncSession, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,11 +11,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session
-from db.repositories.job_run import get_run
+from db.repositories.job_run import get_run, holds_fence, lock_by_fence
 from db.run_sessions import named_session, run_name
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
-from holdfast.states import RunState
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
 
@@ -68,15 +68,18 @@ class RunContext:
         async with get_async_session() as session, named_session(session, run_name(self.run_id, self.fence)):
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
-            run = await get_run(session, self.run_id, lock=True)
-            if run is None or run.fence != self.fence or run.state != RunState.RUNNING.value:
+            run = await lock_by_fence(session, self.run_id, self.fence)
+            if run is None or not holds_fence(run, self.fence):
                 raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
             if run.cancel_requested_at is not None:
                 raise JobCancelled("cancelled while it was running")
-            batch = Batch(session, dict(run.cursor or {}), dict(run.counters or {}))
+            before = Checkpoint(run.cursor or {}, run.counters or {})
+            batch = Batch(session, deepcopy(before.cursor), dict(before.counters))
             yield batch
             if discard:
                 await session.rollback()
+                return
+            if run.crashes == 0 and (batch.cursor, batch.counters) == (before.cursor, before.counters):
                 return
             # A run that gets on is no suspect, however often its workers die: crashes count from the last batch on.
             await session.execute(

@@ -217,8 +217,8 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
     """
     name = run_name(admitted.run_id, admitted.fence)
     async with get_async_session() as session, named_session(session, name):
-        run = await job_run.get_run(session, admitted.run_id, lock=True)
-        if run is None or not holds_fence(run, admitted):
+        run = await job_run.lock_by_fence(session, admitted.run_id, admitted.fence)
+        if run is None or not job_run.holds_fence(run, admitted.fence):
             return Outcome("lost")
         await job_run.add_attempt(session, run, outcome.name, outcome.error)
         state, values = _next_state(run, outcome)
@@ -228,11 +228,6 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
             values |= {"finished_at": utc_now(), "live_key": None}
         await job_run.leave_running(session, run.id, run.fence, state, **values)
     return outcome
-
-
-def holds_fence(run: RunRow, admitted: Admitted) -> bool:
-    """Whether an admission still stands."""
-    return bool(run.fence == admitted.fence and run.state == RunState.RUNNING.value)
 
 
 def _next_state(run: RunRow, outcome: Outcome) -> tuple[RunState, dict[str, Any]]:

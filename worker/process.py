@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any
 
 from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
@@ -125,8 +126,16 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
                 due = await due_runs.count_due(session, queue)
         except (SQLAlchemyError, OSError):
             continue  # whether nothing is due can be seen when the database is back
-        now_ms = time.time_ns() // 1_000_000
-        if not due and not await runtime.redis.zcount(queue, "-inf", now_ms) and worker.main_task is not None:
+        if due or await _waiting_in_redis(runtime.redis, queue):
+            continue
+        if not worker.tasks and worker.main_task is not None:  # looked at last: one may have been claimed meanwhile
             worker.allow_pick_jobs = False
             worker.main_task.cancel()
             return
+
+
+async def _waiting_in_redis(redis: Any, queue: str) -> bool:
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zcount(queue, "-inf", time.time_ns() // 1_000_000)
+        pipe.zcard(f"{queue}:leases")  # claimed, by this worker perhaps without having heard of it
+        return any(await pipe.execute())

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
 from db.repositories.arrays import among
+from db.run_sessions import name_columns, run_name
 from db.types import utc_now
 from holdfast.outbox import job_runs, job_runs_history, uuid7
 from holdfast.states import RunState
@@ -61,6 +62,36 @@ async def get_run(session: AsyncSession, run_id: UUID, *, lock: bool = False) ->
     query = _locked(select(job_runs).where(job_runs.c.id == run_id), lock=lock)
     row: RunRow | None = (await session.execute(query)).one_or_none()
     return row
+
+
+_MOVING = (
+    "id",
+    "state",
+    "fence",
+    "attempts",
+    "crashes",
+    "worker_id",
+    "started_at",
+    "cancel_requested_at",
+    "cursor",
+    "counters",
+)
+
+
+async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int) -> RunRow | None:
+    """Lock a run for the worker that was admitted to it at this fence, and return what that needs to know of it.
+
+    On PostgreSQL the session is shown to others under the run's name from here on.
+    """
+    columns = [job_runs.c[name] for name in _MOVING]
+    query = select(*columns, *name_columns(session, run_name(run_id, fence))).where(job_runs.c.id == run_id)
+    run: RunRow | None = (await session.execute(_locked(query))).one_or_none()
+    return run
+
+
+def holds_fence(run: RunRow, fence: int) -> bool:
+    """Whether the admission at this fence still stands."""
+    return bool(run.fence == fence and run.state == RunState.RUNNING.value)
 
 
 async def find_born_run(session: AsyncSession, born: BornRun) -> RunRow | None:
