@@ -91,6 +91,8 @@ class DatabaseManager:
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 failure = error
+            except (TypeError, ValueError) as error:  # an option of the URL has a value that the driver cannot use
+                raise self._unavailable(error) from error
             else:
                 return
             if loop.time() + pause_s > deadline:

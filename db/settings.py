@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL
 
-from db.urls import is_in_memory, normalise_url
+from db.urls import has_usable_options, is_in_memory, normalise_url
 
 
 class DatabaseSettings(BaseSettings):
@@ -51,8 +51,15 @@ class DatabaseSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_supported(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            normalise_url(value.get_secret_value())
+        if value is None:
+            return None
+        url = normalise_url(value.get_secret_value())
+        if not has_usable_options(url):
+            # Which one is not said: behind a ? there may be the rest of a password.
+            raise ValueError(
+                f"has an option behind its ? that {url.get_driver_name()} does not know or cannot read: "
+                "correct or remove it (special characters of the password are written as %3F and the like)"
+            )
         return value
 
     @property

@@ -1,5 +1,9 @@
 """Database URLs: which are supported, and the async driver of each."""
 
+import importlib
+import inspect
+from collections.abc import Set
+
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -13,6 +17,9 @@ ASYNC_DRIVERS = {
 """What is put in for a URL that names no driver."""
 
 SUPPORTED_DRIVERS = {*ASYNC_DRIVERS.values(), "mysql+aiomysql", "mariadb+aiomysql"}
+
+OPTIONS_OF_SQLALCHEMY = frozenset({"prepared_statement_cache_size"})
+OPTIONS_OF_SQLITE = frozenset({"timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"})
 
 # A plain :memory: is a database for each connection; one of SQLite's memdb file system is shared by the whole process.
 MEMORY_URL = URL.create("sqlite+aiosqlite", database="file:/holdfast", query={"vfs": "memdb", "uri": "true"})
@@ -44,6 +51,24 @@ def normalise_url(text: str) -> URL:
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         return MEMORY_URL
     return url.set(drivername=driver)
+
+
+def has_usable_options(url: URL) -> bool:
+    """Whether the driver of a normalised URL knows what stands behind the ``?``; nothing is connected."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    # What stands behind a file: URL is SQLite's own. Otherwise SQLAlchemy would leave out what it does not know.
+    if is_sqlite and url.query.get("uri") != "true" and not url.query.keys() <= OPTIONS_OF_SQLITE:
+        return False
+    try:
+        _, options = url.get_dialect()().create_connect_args(url)
+    except ValueError:
+        return False
+    return is_sqlite or options.keys() <= _options_of_driver(url.get_driver_name())
+
+
+def _options_of_driver(name: str) -> Set[str]:
+    connect = importlib.import_module(name).connect
+    return inspect.signature(connect).parameters.keys() | OPTIONS_OF_SQLALCHEMY
 
 
 def is_in_memory(url: URL) -> bool:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from db.urls import MEMORY_URL, is_in_memory, masked, normalise_url
+from db.urls import MEMORY_URL, has_usable_options, is_in_memory, masked, normalise_url
 
 SERVER = "ada:p%40ss@db.example:6000/tasks?charset=utf8mb4"
 
@@ -63,6 +63,22 @@ def test_what_is_not_supported_is_refused_without_repeating_it(text: str, rule: 
     assert "canary" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ":memory:",
+        "sqlite:////data/holdfast.db?timeout=3",
+        "sqlite:///file:/data/holdfast.db?uri=true&mode=rwc",
+        "postgresql://host/tasks?ssl=require&timeout=3&prepared_statement_cache_size=0&server_settings=x",
+        "postgresql:///tasks?host=/run/postgresql&user=ada",
+        "mysql://host/tasks?connect_timeout=3&charset=utf8mb4&ssl_ca=/etc/ca.pem",
+        "mariadb+aiomysql://host/tasks?unix_socket=/run/mysqld.sock",
+    ],
+)
+def test_options_that_the_driver_knows_are_usable(text: str) -> None:
+    assert has_usable_options(normalise_url(text))
 
 
 @pytest.mark.parametrize(
