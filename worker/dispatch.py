@@ -145,30 +145,5 @@ class RedisWatch:
         return not exists or info.get("master_replid") != self._replid
 
 
-async def free_dead_claims(redis: Any, queue: str, running_job_ids: set[str]) -> int:
-    """Take the claims away that workers left in Redis when they died between claim and admission.
-
-    A living worker that stands at that very point loses nothing: the ledger admits one of the two.
-
-    Args:
-        redis: arq's connection.
-        queue: the queue's key.
-        running_job_ids: the job ids that the ledger knows to be running.
-
-    Returns:
-        How many claims were taken away.
-    """
-    freed, start = 0, 0
-    while True:
-        page: list[bytes] = await redis.zrange(queue, start, start + PAGE_RUNS - 1)
-        if not page:
-            return freed
-        start += PAGE_RUNS
-        ids = [raw.decode(errors="replace") for raw in page]
-        suspects = [job_id for job_id in ids if job_id not in running_job_ids]
-        if suspects:
-            freed += int(await redis.delete(*(wire.IN_PROGRESS_KEY + job_id for job_id in suspects)))
-
-
 def _milliseconds(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)

@@ -16,7 +16,7 @@ from holdfast.requests import ImportTasks
 from holdfast.states import RunState
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
-from worker import dispatch, intake, recovery
+from worker import dispatch, intake, recovery, stock_claims
 from worker.logs import get_logger
 from worker.newcomers import HISTORY_AFTER
 
@@ -92,8 +92,7 @@ class Upkeep:
             return
         async with get_async_session(read_only=True) as session:
             running = {run.job_id for run in await job_run.running_runs(session, self._queue)}
-        if self._runtime.worker is None:  # under stock arq a claim has no lease
-            await dispatch.free_dead_claims(self._runtime.redis, self._queue, running)
+        await stock_claims.free_dead(self._runtime.redis, self._queue, self._kinds, running_job_ids=running)
         if missing := await dispatch.reconcile(self._runtime.redis, self._queue, self._kinds):
             get_logger().info("waiting runs were put into Redis again", runs=missing)
         await self._watch.note(self._runtime.redis)

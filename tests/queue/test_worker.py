@@ -104,6 +104,7 @@ async def test_the_console_format_is_one_line_an_event_too(place: Workplace) -> 
         ("REDIS_URL", "redis://:hunter2@127.0.0.1:{port}/0", "REDIS_URL redis://127.0.0.1:{port}/0: "),
         ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1:{port}/d", "127.0.0.1:{port}/d: no connection"),
         ("DATABASE_URL", "mariadb://u:hunter2@127.0.0.1:{port}/d", "127.0.0.1:{port}/d: no connection"),
+        ("DATABASE_URL", "postgresql://u:hunter2@127.0.0.1/d?statement_cache_size=x", "size=x: no connection ("),
         ("DATABASE_URL", "sqlite:///{folder}/none/holdfast.db", "none/holdfast.db: no connection"),
         ("DATABASE_URL", "sqlite:///{folder}/empty.db", "run `python -m worker db upgrade`"),
     ],
