@@ -52,6 +52,16 @@ def _sizes(settings: Settings) -> list[Problem]:
                 "raise the pool or lower MAX_JOBS",
             )
         )
+    if settings.queue_is_embedded and settings.queue_name not in {queue.name for queue in settings.served_queues}:
+        found.append(
+            Problem(
+                "QUEUES",
+                ",".join(queue.name for queue in settings.queues),
+                f"does not name QUEUE_NAME ({settings.queue_name}), and an embedded queue has one worker: "
+                "what the command line enqueues would wait for ever",
+                f"add {settings.queue_name} to it",
+            )
+        )
     if settings.heartbeat_timeout_s < 3 * settings.heartbeat_interval_s:
         found.append(
             Problem(

@@ -35,7 +35,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     ]
     return {
         "functions": functions,
-        "queue_name": settings.queue_name,
+        "queue_name": runtime.queues[0],
         "redis_settings": arq_settings(settings.redis_address),
         "on_startup": runtime.start,
         "on_shutdown": runtime.stop,
@@ -59,5 +59,7 @@ def __getattr__(name: str) -> Any:
         raise RuntimeError(
             "REDIS_URL is not set: stock arq cannot run the embedded queue; set it, or use `python -m worker run`"
         )
+    if len(settings.served_queues) > 1:
+        raise RuntimeError(f"QUEUES names {len(settings.served_queues)} queues, stock arq serves one: name one")
     configure_logs(settings)
     return type(name, (), worker_kwargs(settings, Runtime(settings, owns_queue=False)))

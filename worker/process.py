@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
-from typing import Any
 
 from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
@@ -43,6 +42,8 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         worker = Worker(**worker_kwargs(settings, runtime))
         worker.on_drain = runtime.draining.set
         worker.lease_s = settings.lease_s
+        worker.further_queues = runtime.queues[1:]
+        worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
         worker.functions_see_aborts = True
         runtime.worker = worker
         main = asyncio.create_task(worker.async_run())
@@ -77,7 +78,7 @@ async def _drain(worker: Worker, runtime: Runtime) -> None:
 
 @asynccontextmanager
 async def inline_worker(settings: Settings) -> AsyncIterator[asyncio.Event]:
-    """Run a worker while the block runs.
+    """Run a worker while the block runs, for a run of the block's own: it serves the queue of the command line alone.
 
     Yields:
         An event that is set when the worker has ended by itself, because a signal told it to or it could not start.
@@ -86,7 +87,7 @@ async def inline_worker(settings: Settings) -> AsyncIterator[asyncio.Event]:
         what ``serve`` raises.
     """
     ended = asyncio.Event()
-    task = asyncio.create_task(serve(settings))
+    task = asyncio.create_task(serve(settings.model_copy(update={"queues": ()})))
     task.add_done_callback(lambda _: ended.set())
     try:
         yield ended
@@ -120,22 +121,26 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
         await asyncio.sleep(BURST_POLL_S)
         if runtime.redis is None or runtime.active or not runtime.started.is_set():
             continue
-        queue = runtime.settings.queue_name
         try:
-            async with get_async_session(read_only=True) as session:
-                due = await due_runs.count_due(session, queue)
-        except (SQLAlchemyError, OSError):
-            continue  # whether nothing is due can be seen when the database is back
-        if due or await _waiting_in_redis(runtime.redis, queue):
-            continue
-        if not worker.tasks and worker.main_task is not None:  # looked at last: one may have been claimed meanwhile
+            something_is_due = await _something_is_due(runtime)
+        except (SQLAlchemyError, RedisError, OSError):
+            continue  # it can be seen when the database and Redis are back
+        # Tasks are looked at last: a run may have been claimed meanwhile.
+        if not something_is_due and not worker.tasks and worker.main_task is not None:
             worker.allow_pick_jobs = False
             worker.main_task.cancel()
             return
 
 
-async def _waiting_in_redis(redis: Any, queue: str) -> bool:
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.zcount(queue, "-inf", time.time_ns() // 1_000_000)
-        pipe.zcard(f"{queue}:leases")  # claimed, by this worker perhaps without having heard of it
-        return any(await pipe.execute())
+async def _something_is_due(runtime: Runtime) -> bool:
+    now_ms = time.time_ns() // 1_000_000
+    for queue in runtime.queues:
+        async with get_async_session(read_only=True) as session:
+            if await due_runs.count_due(session, queue):
+                return True
+        async with runtime.redis.pipeline(transaction=False) as pipe:
+            pipe.zcount(queue, "-inf", now_ms)
+            pipe.zcard(f"{queue}:leases")  # claimed, by this worker perhaps without having heard of it
+            if any(await pipe.execute()):
+                return True
+    return False

@@ -63,7 +63,7 @@ def job_function(job: Job) -> JobFunction:
             raise RunFailed(ctx["job_id"], "invalid_id", message)
         born = BornRun(
             kind=job.kind,
-            queue=ctx.get("queue", runtime.settings.queue_name),
+            queue=ctx.get("queue", runtime.queues[0]),
             job_id=ctx["job_id"],
             enqueued_at=ctx["enqueue_time"],
             request=_as_request(args, kwargs),

@@ -37,6 +37,8 @@ class Runtime:
 
     def __init__(self, settings: Settings, *, owns_queue: bool) -> None:
         self.settings = settings
+        self.queues = tuple(queue.name for queue in settings.served_queues)
+        """The keys of the queues that this worker serves, the most urgent one first."""
         self.worker_id = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self.vitals = Vitals(self.worker_id, settings.queue_home, owns_queue, settings.heartbeat_timeout_s)
         self.active: set[UUID] = set()
@@ -87,7 +89,7 @@ class Runtime:
         await self._heartbeat.start()
         await self._upkeep.start()
         self.started.set()
-        get_logger().info("worker started", worker_id=self.worker_id, queue=settings.queue_name)
+        get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues))
 
     async def stop(self, ctx: dict[str, Any]) -> None:
         """Say goodbye and close the pool; arq's shutdown hook."""
@@ -117,10 +119,10 @@ class Runtime:
         """Tell the engine from which queues it may claim."""
         if self.worker is None:
             return
-        queues = {self.settings.queue_name, *self.worker.further_queues}
+        queues = frozenset(self.queues)
         paused = {name for scope, name in self.controls.paused if scope == "queue"}
         everything = self.is_held or self._alone is not None
-        self.worker.paused_queues = frozenset(queues if everything else queues & paused)
+        self.worker.paused_queues = queues if everything else queues & paused
 
     def obstacle(self, *, queue: str, kind: str) -> str | None:
         """Return why a run may not start now: ``held``, ``paused``, ``limited``, ``suspect``, or None."""

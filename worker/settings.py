@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from holdfast.wire import DEFAULT_QUEUE
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
 from worker.redis_url import has_readable_options
+from worker.served_queues import ServedQueue, read_queues
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -24,7 +26,12 @@ class Settings(JobSettings):
     """``redis://``, ``rediss://`` (TLS) or ``unix://``. Default: an embedded queue in the worker's own process, which
     serves one machine; a ``redis-server`` that happens to run is not used."""
     queue_name: Annotated[str, Field(min_length=1, max_length=100)] = DEFAULT_QUEUE
-    """The queue's key in Redis. Producers must use the same."""
+    """The queue's key in Redis: what the command line enqueues into, and what a worker serves that is told no other
+    queues. Producers must use the same."""
+    queues: Annotated[tuple[ServedQueue, ...], NoDecode] = ()
+    """The queues that a worker serves, separated by commas; the first has priority: another one gets the slots that
+    are free after it. ``high=5,default``: at most five runs of ``high`` at the same time in one worker. Default:
+    ``QUEUE_NAME`` alone."""
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Runs at the same time in one worker. More than pool and overflow together means waiting for connections."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
@@ -56,6 +63,11 @@ class Settings(JobSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is logged. ``debug`` is a line for each entry that another worker holds."""
 
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _read_queues(cls, value: object) -> object:
+        return read_queues(value.split(",")) if isinstance(value, str) else value
+
     @field_validator("redis_url")
     @classmethod
     def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
@@ -68,6 +80,11 @@ class Settings(JobSettings):
                 "has an option behind its ? that redis-py does not know or cannot read: write it as ?socket_timeout=5"
             )
         return value
+
+    @property
+    def served_queues(self) -> tuple[ServedQueue, ...]:
+        """The queues of a worker, the most urgent one first."""
+        return self.queues or (ServedQueue(self.queue_name),)
 
     @property
     def queue_is_embedded(self) -> bool:

@@ -38,9 +38,9 @@ class Upkeep:
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._queue = runtime.settings.queue_name
+        self._queues = runtime.queues
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
-        self._watch = dispatch.RedisWatch(self._queue)
+        self._watch = dispatch.RedisWatch(self._queues[0])
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -74,27 +74,30 @@ class Upkeep:
     async def _dispatch(self) -> None:
         if self._runtime.is_held:
             return
-        await intake.take_in(self._runtime.redis, self._queue)
-        await dispatch.dispatch(self._runtime.redis, self._queue, self._kinds)
+        for queue in self._queues:
+            await intake.take_in(self._runtime.redis, queue)
+            await dispatch.dispatch(self._runtime.redis, queue, self._kinds)
 
     async def _put_back(self) -> None:
         if self._runtime.is_held:
             return
         runtime = self._runtime
-        run_ids = await recovery.put_back_orphans(runtime.vitals, self._queue, active_here=runtime.active)
-        for run_id in run_ids:
-            get_logger().warning("a dead worker's run was put back", run_id=str(run_id))
-        if run_ids:
-            await dispatch.dispatch(runtime.redis, self._queue, self._kinds)
+        for queue in self._queues:
+            run_ids = await recovery.put_back_orphans(runtime.vitals, queue, active_here=runtime.active)
+            for run_id in run_ids:
+                get_logger().warning("a dead worker's run was put back", run_id=str(run_id))
+            if run_ids:
+                await dispatch.dispatch(runtime.redis, queue, self._kinds)
 
     async def _reconcile(self) -> None:
         if self._runtime.is_held:
             return
-        async with get_async_session(read_only=True) as session:
-            running = {run.job_id for run in await job_run.running_runs(session, self._queue)}
-        await stock_claims.free_dead(self._runtime.redis, self._queue, self._kinds, running_job_ids=running)
-        if missing := await dispatch.reconcile(self._runtime.redis, self._queue, self._kinds):
-            get_logger().info("waiting runs were put into Redis again", runs=missing)
+        for queue in self._queues:
+            async with get_async_session(read_only=True) as session:
+                running = {run.job_id for run in await job_run.running_runs(session, queue)}
+            await stock_claims.free_dead(self._runtime.redis, queue, self._kinds, running_job_ids=running)
+            if missing := await dispatch.reconcile(self._runtime.redis, queue, self._kinds):
+                get_logger().info("waiting runs were put into Redis again", runs=missing)
         await self._watch.note(self._runtime.redis)
 
     async def _look_at_redis(self) -> None:

@@ -65,6 +65,14 @@ def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytes
     assert ended.err == "6 problems\n"
 
 
+def test_an_embedded_queue_that_nobody_would_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUEUES", "high=5,low")
+    (problem,) = invoke("check", "--json").document["problems"]
+    assert (problem["setting"], problem["value"], problem["advice"]) == ("QUEUES", "high,low", "add arq:queue to it")
+    monkeypatch.setenv("QUEUES", "high=5,arq:queue")
+    assert invoke("check", "--json").document == {"problems": []}
+
+
 def test_a_database_that_is_not_migrated(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     ended = invoke("check", "--json")

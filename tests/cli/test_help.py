@@ -86,6 +86,8 @@ WRONG_USAGE = {
     " see `python -m worker run --help`",
     "run --max-jobs 0": "MAX_JOBS=0 should be greater than or equal to 1;"
     " correct MAX_JOBS in the environment or in .env",
+    "run --queue high --queue high=2": "QUEUES=high,high=2 names high twice: name each queue once, the most urgent one"
+    " first; correct QUEUES in the environment or in .env",
     "--bogus": "No such option '--bogus'; see `python -m worker --help`",
 }
 

@@ -70,6 +70,17 @@ async def test_a_burst_ends_when_nothing_is_due(place: Workplace) -> None:
         assert sorted(states.values()) == ["succeeded"] * 3 + ["waiting"] * 2
 
 
+def test_a_burst_ends_though_redis_had_refused_to_say_what_is_due(place: Workplace, redis_server: RedisServer) -> None:
+    with place.redis() as redis:
+        redis.acl_setuser("ada", enabled=True, passwords="+a", keys="*", channels="*", commands=["+@all", "-zcount"])
+        redis.acl_log_reset()
+        with place.worker("--burst", REDIS_URL=f"redis://ada:a@127.0.0.1:{redis_server.port}/0") as worker:
+            assert wait_until(lambda: "zcount" in [entry["object"] for entry in redis.acl_log()], PATIENCE_S)
+            redis.acl_setuser("ada", commands=["+zcount"])
+            assert worker.wait() == 0
+        redis.acl_deluser("ada")
+
+
 async def test_every_log_line_about_a_run_names_it(place: Workplace) -> None:
     async with Client(place.redis_url) as client:
         good = await client.enqueue(place.import_request())

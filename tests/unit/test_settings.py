@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from db.settings import DatabaseSettings
 from jobs.settings import JobSettings
 from tests.processes import CHECKOUT, clean_environment
+from worker.served_queues import ServedQueue
 from worker.settings import Settings, embedded_environment
 
 Environment = pytest.MonkeyPatch
@@ -119,6 +120,14 @@ def test_the_demos_environment_reaches_no_configured_server(
     assert settings.url.database == str(tmp_path / "demo" / "holdfast.db")
 
 
+def test_queues_are_served_in_their_order_with_their_slots(monkeypatch: Environment) -> None:
+    assert Settings().served_queues == (ServedQueue("arq:queue"),)
+    monkeypatch.setenv("QUEUE_NAME", "mine")
+    assert Settings().served_queues == (ServedQueue("mine"),)
+    monkeypatch.setenv("QUEUES", "app:high=5, mine,a=b=1")
+    assert Settings().served_queues == (ServedQueue("app:high", 5), ServedQueue("mine"), ServedQueue("a=b", 1))
+
+
 def test_import_roots_are_separated_by_colons(monkeypatch: Environment) -> None:
     monkeypatch.setenv("IMPORT_ROOTS", "/imports:/srv/with blanks::/\u00e4")
     assert JobSettings().import_roots == (Path("/imports"), Path("/srv/with blanks"), Path("/\u00e4"))
@@ -143,6 +152,12 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("SHUTDOWN_GRACE_S", "-1", "greater than or equal to 0"),
         ("HEARTBEAT_INTERVAL_S", "0", "greater than 0"),
         ("QUEUE_NAME", "q" * 101, "at most 100 characters"),
+        ("QUEUES", "high=0,low", "gives high 0 slots: write a number from 1 to 10000, as in high=5"),
+        ("QUEUES", "high=,low", "gives high no slots: write a number"),
+        ("QUEUES", "high=five", "gives high five slots: write a number"),
+        ("QUEUES", "high,,low", "a queue's name of 0 characters: write 1 to 100, as in high=5,low"),
+        ("QUEUES", "q" * 101, "a queue's name of 101 characters"),
+        ("QUEUES", "high=5,low, high", "names high twice: name each queue once, the most urgent one first"),
         ("LOG_FORMAT", "xml", "'console' or 'json'"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("DATABASE_URL", "oracle://localhost/tasks", "begins with oracle:// but must begin with one of"),
@@ -248,7 +263,7 @@ def test_each_setting_says_what_it_means() -> None:
             assert rest.partition("\n")[2].lstrip().startswith('"""'), f"{name} has no docstring"
 
 
-EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots"}
+EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots", "queues"}
 """Settings whose default is to be unset, so that the file shows an example."""
 OF_COMPOSE = {"PUBLISHED_POSTGRES_PORT", "PUBLISHED_REDIS_PORT"}
 

@@ -8,15 +8,22 @@ from worker.process import serve
 from worker.settings import Settings
 
 
-@click.command(epilog="Example: python -m worker run --max-jobs 20")
+@click.command(epilog="Example: python -m worker run --max-jobs 20 --queue urgent --queue arq:queue=15")
 @click.option("--burst", is_flag=True, help="End as soon as nothing is due.")
-@click.option("--queue", "queue_name", metavar="Q", help="The queue's key in Redis (QUEUE_NAME).")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="Q[=SLOTS]",
+    help="A queue to serve, and the most runs of it at the same time; repeated, the first has priority (QUEUES).",
+)
 @click.option("--max-jobs", type=int, metavar="N", help="Runs at the same time (MAX_JOBS).")
 @click.option("--json", "as_json", is_flag=True, help="Log one JSON object a line (LOG_FORMAT=json).")
 @async_command
-async def run(*, burst: bool, queue_name: str | None, max_jobs: int | None, as_json: bool) -> None:
+async def run(*, burst: bool, queues: tuple[str, ...], max_jobs: int | None, as_json: bool) -> None:
     """Run the worker until SIGTERM or SIGINT ends it; running jobs are given SHUTDOWN_GRACE_S seconds."""
-    settings = load_settings(queue_name=queue_name, max_jobs=max_jobs, log_format="json" if as_json else None)
+    asked = {"queues": ",".join(queues) or None, "max_jobs": max_jobs, "log_format": "json" if as_json else None}
+    settings = load_settings(**asked)
     configure_logs(settings)
     if notice := embedded_notice(settings):
         get_logger().warning(notice, data_dir=str(settings.holdfast_data_dir.absolute()))

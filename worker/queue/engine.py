@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import os
-import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from arq.constants import abort_jobs_ss
 
-from worker.queue import scripts, upkeep
 from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
-from worker.queue.execution import Execution, quarantine_entry
+from worker.queue.execution import Execution
 from worker.queue.finish import Finish, Finisher
 from worker.queue.leases import LeaseKeeper, sync_connection
+from worker.queue.order import Order
 from worker.queue.outage import Outage
 from worker.queue.scripts import QueueKeys
 from worker.queue.wake import Poller, TrackingRefused, Waker
@@ -27,8 +27,6 @@ logger = logging.getLogger("arq.worker")
 BURST_LOOK_S = 0.05
 ABORT_LOOK_S = 0.05
 FULL_LOOK_S = 1.0
-QUARANTINE_ENTRIES = 10_000
-PARK_PAUSE_S = 0.25
 DISCONNECT_PATIENCE_S = 0.5
 
 
@@ -59,14 +57,11 @@ class Engine:
             on_reclaimed=self._reclaimed,
             name_of=self._name_of,
         )
+        self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
         self.claimed_last = 0
         self._redis = redis
-        self._reap = redis.register_script(upkeep.REAP)
-        self._recover = redis.register_script(upkeep.RECOVER)
-        self._park = redis.register_script(upkeep.PARK)
-        self._reap_at = 0.0
         self._abort_at = 0.0
-        self._blind_since: float | None = None
+        self._busy: Counter[str] = Counter()
         self._running: dict[Claimed, asyncio.Task[None]] = {}
         self._slot_free = asyncio.Event()
         self._poller: Poller | None = None
@@ -82,6 +77,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         for claimed in claims:
             worker.job_counter += 1
+            self._busy[claimed.keys.queue] += 1
             task = loop.create_task(self._run(claimed))
             self._running[claimed] = task
             worker.tasks[claimed.job_id] = worker.job_tasks[claimed.job_id] = task
@@ -109,11 +105,11 @@ class Engine:
         finally:
             worker.job_counter -= 1
             self._drop_task(worker.job_tasks, claimed)
-            self._slot_free.set()
+            self._free_slot(claimed.keys.queue)
         try:
             if finish is not None:
                 if claimed.poison:
-                    await self._quarantine(claimed)
+                    await self.order.quarantine(claimed)
                 claimed.ending, claimed.went_back = True, not finish.over
                 if worker.after_job_end and execution.ctx:
                     finish.heard = asyncio.get_running_loop().create_future()
@@ -122,6 +118,23 @@ class Engine:
                     await worker.after_job_end(execution.ctx)
         finally:
             self._drop_task(worker.tasks, claimed)
+
+    def slots_of(self, queue: str, free: int) -> int:
+        """Return how many of the worker's free slots a queue may take."""
+        most = self._worker.queue_slots.get(queue)
+        return free if most is None else min(free, most - self._busy[queue])
+
+    def _free_slot(self, queue: str) -> None:
+        self._busy[queue] -= 1
+        self._slot_free.set()
+        if queue in self._worker.queue_slots:
+            self.waker.changed.set()  # it may have had due entries and no slot for them
+
+    def give_back(self, claims: list[Claimed]) -> None:
+        """Put what was claimed a moment too late back to its place."""
+        for claimed in claims:
+            claimed.ending = claimed.went_back = True
+            self.finisher.submit(Finish(claimed, over=False))
 
     def _heard(self, finish: Finish, mine: bool) -> None:
         claimed = finish.claimed
@@ -175,15 +188,19 @@ class Engine:
         worker = self._worker
         try:
             async with self.outage.guarded("wake"):
-                due_in_s = await self.waker.arm(worker.paused_queues)
+                due = await self.waker.arm()
         except TrackingRefused as refusal:
             logger.info("the queue is polled, its Redis does not tell of changes: %s", refusal)
             self._poller = Poller()
             return
         longest_s = worker.poll_delay_s if worker.cron_jobs else worker.longest_idle_s
+        due_in_s = [seconds for queue, seconds in due.items() if self._may_claim_from(queue)]
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(longest_s, longest_s if due_in_s is None else due_in_s)):
+            async with asyncio.timeout(min([longest_s, *due_in_s])):
                 await self.waker.changed.wait()
+
+    def _may_claim_from(self, queue: str) -> bool:
+        return queue not in self._worker.paused_queues and self.slots_of(queue, 1) > 0
 
     async def _distrust_connections(self) -> None:
         # When packets vanish on one connection they do on all of them, and each would cost a deadline of its own.
@@ -192,71 +209,12 @@ class Engine:
             async with asyncio.timeout(DISCONNECT_PATIENCE_S):
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
 
-    def stumbled(self, error: BaseException) -> None:
-        """Note that a call of the main loop failed."""
-        if "WRONGTYPE" in str(error):
-            self._reap_at = 0.0  # a key is not what it should be: the reaper puts it out of the way
-        elif self._blind_since is None:
-            self._blind_since = self.outage.failed_call_began
-
-    async def keep_order(self) -> None:
-        """Return entries of dead workers to their place, a few times a lease; after an outage first of all our own.
-
-        Raises:
-            redis.exceptions.RedisError, OSError, TimeoutError: Redis did not do it.
-        """
-        if self._blind_since is not None:
-            # Who could not renew its leases may live: they are valid once more before anybody looks for dead workers.
-            outage_s = time.monotonic() - self._blind_since
-            await self._recover_queues(self.terms.lease_ms if outage_s > self._worker.lease_s / 3 else 0)
-            self._blind_since = None
-        now = asyncio.get_running_loop().time()
-        if now < self._reap_at:
-            return
-        for keys in self.queues:
-            async with self.outage.guarded("reap"):
-                damaged, reaped = await self._reap(
-                    keys=[*keys.all(), keys.quarantine, abort_jobs_ss, keys.intake],
-                    args=[scripts.MAX_ENTRIES, self.terms.token],
-                )
-            for key in damaged:
-                logger.warning("%s had a wrong type, it is now %s:damaged", key.decode(), key.decode())
-            if reaped:
-                logger.warning("%d runs of dead workers are back in %s", len(reaped), keys.queue)
-        self._reap_at = now + min(self._worker.lease_s / 2, self._worker.longest_idle_s)
-
-    async def _recover_queues(self, amnesty_ms: int) -> None:
-        for keys in self.queues:
-            async with self.outage.guarded("recover"):
-                back, spared = await self._recover(
-                    keys=keys.all(), args=[self.terms.token, amnesty_ms, *self.keeper.held_ids(keys)]
-                )
-            if back or spared:
-                logger.info("%s: %d unheard claims went back, %d leases are valid again", keys.queue, back, spared)
-
-    async def _quarantine(self, claimed: Claimed) -> None:
-        """Write a poisoned entry into the quarantine, however long it takes: its lease is renewed meanwhile."""
-        entry = quarantine_entry(claimed, claimed.poison)
-        while True:
-            try:
-                async with self.outage.guarded("park"):
-                    parked = await self._park(
-                        keys=[claimed.keys.quarantine], args=[claimed.raw_id, entry, QUARANTINE_ENTRIES]
-                    )
-            except self.outage.errors as error:
-                self.stumbled(error)
-                await asyncio.sleep(PARK_PAUSE_S)
-                continue
-            if not parked:
-                logger.error("%s is full, not parked: %s %s", claimed.keys.quarantine, claimed.job_id, entry)
-            return
-
     async def close(self) -> None:
         """Let Redis hear what has ended, give back what never began, and stop renewing; takes one deadline at most."""
         try:
             async with asyncio.timeout(self._worker.call_deadline_s):
                 await self.finisher.drain()
-                await self._recover_queues(0)
+                await self.order.recover(0)
         except self.outage.errors as error:
             unheard = sum(claimed.ending for claimed in self._running)
             logger.error("closed without Redis, which has not heard the end of %d runs: %s", unheard, error)  # noqa: TRY400

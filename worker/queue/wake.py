@@ -6,7 +6,7 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/ ("two connec
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -31,14 +31,11 @@ class Waker:
         self._broken = False
         self.changed = asyncio.Event()
 
-    async def arm(self, paused: Collection[str] = ()) -> float | None:
+    async def arm(self) -> dict[str, float]:
         """Ask to be told of the next change.
 
-        Args:
-            paused: queues whose entries do not matter now.
-
         Returns:
-            Seconds until the first entry of any queue is due (0: now), or None when there is none.
+            For each queue that holds anything: seconds until its first entry is due (0: now).
 
         Raises:
             TrackingRefused: poll instead.
@@ -57,8 +54,7 @@ class Waker:
         self._broken = False
         now_ms = int(seconds) * 1000 + int(microseconds) / 1000
         answers_of = zip(self._queues, answers, strict=False)
-        firsts = [float(answer[1]) for queue, answer in answers_of if answer and queue not in paused]
-        return max(0.0, (min(firsts) - now_ms) / 1000) if firsts else None
+        return {queue: max(0.0, (float(answer[1]) - now_ms) / 1000) for queue, answer in answers_of if answer}
 
     def distrust(self) -> None:
         """Take new connections when it is armed again."""

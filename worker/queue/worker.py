@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from signal import Signals
+from types import MappingProxyType
 
 from arq.connections import create_pool, log_redis_info
 from arq.constants import abort_jobs_ss
@@ -39,6 +40,9 @@ class Worker(ArqWorker):
     """Seconds after which an idle worker that is woken by Redis looks by itself."""
     further_queues: Sequence[str] = ()
     """Queues that are served after ``queue_name``, in this order, as far as slots are free."""
+    queue_slots: Mapping[str, int] = MappingProxyType({})
+    """The most runs of a queue at the same time, for those queues that may not take all of ``max_jobs``: what is kept
+    from an urgent queue is left for the others."""
     functions_see_aborts: bool = False
     """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``."""
     paused_queues: frozenset[str] = frozenset()
@@ -86,7 +90,7 @@ class Worker(ArqWorker):
                 return True
             await engine.wait()
         except engine.outage.errors as error:
-            engine.stumbled(error)
+            engine.order.stumbled(error)
             await asyncio.sleep(OUTAGE_PAUSE_S)
         return False
 
@@ -109,17 +113,9 @@ class Worker(ArqWorker):
         """
         engine = self.engine
         engine.claimed_last = 0
-        await engine.keep_order()
+        await engine.order.keep()
         if self.allow_pick_jobs:
-            for claimer in engine.claimers:
-                free = self._free_slots()
-                if free <= 0:
-                    break
-                if claimer.queue in self.paused_queues:
-                    continue
-                async with engine.outage.guarded("claim"):
-                    claims = await claimer.claim(free)
-                engine.start(claims)
+            await self._claim_in_order(engine)
         if self.allow_abort_jobs and engine.abort_look_is_due():
             async with engine.outage.guarded("abort"):
                 await self._cancel_aborted_jobs()
@@ -129,6 +125,18 @@ class Worker(ArqWorker):
         except engine.outage.errors:
             self._last_health_check = 0  # it was not written
             raise
+
+    async def _claim_in_order(self, engine: Engine) -> None:
+        for claimer in engine.claimers:
+            free = engine.slots_of(claimer.queue, self._free_slots())
+            if free <= 0 or claimer.queue in self.paused_queues:
+                continue
+            async with engine.outage.guarded("claim"):
+                claims = await claimer.claim(free)
+            if not self.allow_pick_jobs:  # it was told to stop while Redis answered
+                engine.give_back(claims)
+                return
+            engine.start(claims)
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel those of the jobs here that somebody has aborted; the set may hold anything, and much of it."""
@@ -155,7 +163,7 @@ class Worker(ArqWorker):
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Claim and start these entries, as far as they are due, free, and slots are left."""
-        free = self.max_jobs - self.job_counter
+        free = self.engine.slots_of(self.queue_name, self.max_jobs - self.job_counter)
         if free > 0 and job_ids:
             self.engine.start(await self.engine.claimers[0].claim(free, job_ids[:free]))
 

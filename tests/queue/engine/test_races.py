@@ -152,7 +152,7 @@ async def test_claims_whose_answer_was_lost_go_back_after_the_outage(room: Room,
         room.enqueue_all("gated", names)
         assert len(await unheard.claim(10)) == len(names)
         worker.allow_pick_jobs = True
-        worker.engine.stumbled(ConnectionError("cut off"))
+        worker.engine.order.stumbled(ConnectionError("cut off"))
         await until(lambda: all_ended(room, names))
 
     assert jobs.starts == dict.fromkeys(names, 1)
