@@ -21,14 +21,18 @@ HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
 
 PUT_LUA = """
-if ARGV[4] == '1' then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
+local t = redis.call('TIME')
+local lease_end = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[3]) or 0)
+local anew = ARGV[4] == '1' and lease_end <= t[1] * 1000 + math.floor(t[2] / 1000)
+if anew then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
 redis.call('SET', KEYS[1], ARGV[1])
-if ARGV[4] == '1' or not redis.call('ZSCORE', KEYS[2], ARGV[3]) then
+if anew or not redis.call('ZSCORE', KEYS[2], ARGV[3]) then
   redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
 end
 """
-"""KEYS: job, queue, in-progress, retry, result. ARGV: payload, due (Unix ms), job id, 1 to take away what an earlier
-start left: a dead worker's claim, or the result of a run that is replayed."""
+"""KEYS: job, queue, in-progress, retry, result, leases. ARGV: payload, due (Unix ms), job id, 1 to take away what an
+earlier start left: a dead worker's claim, or the result of a run that is replayed. A claim whose lease is not over is
+left alone: a living worker may have been quicker, and a dead one's will be over soon."""
 
 
 async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
@@ -77,7 +81,7 @@ async def _put(redis: Any, runs: Sequence[RunRow]) -> None:
     async with redis.pipeline(transaction=False) as pipe:
         for run in runs:
             keys = (wire.JOB_KEY, None, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.RESULT_KEY)
-            names = [run.queue if key is None else key + run.job_id for key in keys]
+            names = [run.queue if key is None else key + run.job_id for key in keys] + [f"{run.queue}:leases"]
             enqueued_ms = _milliseconds(run.enqueued_at)
             payload = wire.job_payload(run.kind, run.request, enqueued_ms, unique_key=run.unique_key)
             anew = "1" if run.reason in {"crashed", "replayed"} else "0"

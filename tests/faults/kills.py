@@ -13,6 +13,7 @@ from tests.faults.place import Place
 from tests.faults.task_files import TaskFile
 from tests.faults.watch import Sample, Watch
 from tests.processes import WorkerProcess
+from worker.ledger import SUSPECT_AFTER
 
 MARGIN_ROWS = 5_000
 """So many rows before the end no kill is planned any more: the run could be over before it lands."""
@@ -72,8 +73,10 @@ async def _await_moment(
     watch: Watch, run_id: UUID, worker: WorkerProcess, moment: Moment, *, after_fence: int
 ) -> Sample:
     def has_come(sample: Sample) -> bool:
-        # A new fence: this worker, not the one before it, has the run.
-        return sample.state is RunState.RUNNING and sample.fence > after_fence and sample.rows_read >= moment.rows_read
+        # A new fence: this worker, not the one before it, has the run. A suspect may go on to its next batch first: a
+        # third death without one would rightly quarantine it.
+        has_it = sample.state is RunState.RUNNING and sample.fence > after_fence
+        return has_it and sample.rows_read >= moment.rows_read and sample.crashes < SUSPECT_AFTER
 
     seen = await watch.until(run_id, has_come, worker=worker)
     await asyncio.sleep(moment.delay_s)

@@ -27,12 +27,14 @@ class Place:
         folder: everything else: the data folder, the import root and the workers' output.
         redis_url: a Redis of the tests; the workers' embedded queue when not given.
         heartbeat_timeout_s: seconds of silence after which a worker counts as dead (embedded ones do at once).
+        lease_s: seconds for which a claim in Redis holds without renewal.
     """
 
     database_url: str
     folder: Path
     redis_url: str | None = None
     heartbeat_timeout_s: float = 15.0
+    lease_s: float = 1.0
 
     @property
     def settings(self) -> Settings:
@@ -56,6 +58,7 @@ class Place:
             "IMPORT_ROOTS": str(self.folder),
             "HEARTBEAT_TIMEOUT_S": str(settings.heartbeat_timeout_s),
             "HEARTBEAT_INTERVAL_S": str(settings.heartbeat_interval_s),
+            "LEASE_S": str(self.lease_s),
         }
         if self.redis_url is not None:
             variables["REDIS_URL"] = self.redis_url

@@ -31,7 +31,9 @@ async def test_every_damage_is_found(sqlite_url: str, tmp_path: Path) -> None:
             await session.execute(insert(Task).values({**second, "id": uuid7()}))
             await session.execute(update(Task).where(Task.id == third["id"]).values(title=f"{third['title']} "))
             await session.execute(update(ImportReject).values(code="another"))
-            await session.execute(update(job_runs).values(counters=over.counters | {"inserted": ROWS}, attempts=1))
+            await session.execute(
+                update(job_runs).values(counters=over.counters | {"inserted": ROWS}, attempts=1, crashes=2)
+            )
         watch.history.append(Sample(over.state, over.fence - 1, over.crashes, over.worker_id, over.counters))
 
         verdict = await judge(watch, run_id, file, crashes=1)
@@ -40,5 +42,10 @@ async def test_every_damage_is_found(sqlite_url: str, tmp_path: Path) -> None:
     assert verdict.wrong_rejects == 2 * len(file.rejects)
     assert len(verdict.wrong_counters) == 1
     found = "\n".join(verdict.broken_rules)
-    for words in ("was followed by", "1 attempts were charged", "counts 0 crashes, not 1", "is not what stands in"):
+    for words in (
+        "was followed by",
+        "1 attempts were charged",
+        "counts 2 crashes in a row of 1",
+        "is not what stands in",
+    ):
         assert words in found

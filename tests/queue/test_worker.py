@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from redis import asyncio as redis_asyncio
 from sqlalchemy import func, select, update
 
 from db.models import Task
@@ -18,6 +19,8 @@ from tests.processes import WorkerProcess, clean_environment
 from tests.queue.workplace import PATIENCE_S, Workplace, assert_counts, log_events
 from tests.servers import RedisServer, free_port, wait_until
 from tests.skips import made_or_skipped
+from worker.queue.claims import Claimer, LeaseTerms
+from worker.queue.scripts import QueueKeys
 
 FAR = timedelta(hours=1)
 
@@ -171,12 +174,24 @@ async def test_runs_that_wait_in_the_ledger_outlive_a_flush_of_redis(place: Work
 async def test_a_claim_that_a_dead_worker_left_in_redis_is_taken_away(place: Workplace) -> None:
     async with Client(place.redis_url) as client:
         run = await client.enqueue(place.import_request())
-        with place.redis() as redis:
-            redis.set(wire.IN_PROGRESS_KEY + run.id, b"1", px=24 * 3600 * 1000)  # claimed, not yet admitted
+        assert await _claim_and_die(place.redis_url) == [run.id]  # claimed, not yet admitted
         assert await run.status() == "running"
         with place.worker("--burst") as worker:
             assert (await run.result(timeout_s=PATIENCE_S)).rows_read == 50
             assert worker.wait() == 0
+
+
+async def _claim_and_die(redis_url: str) -> list[str]:
+    terms = LeaseTerms(
+        token=b"dead",
+        lease_ms=1000,
+        in_progress_ms=24 * 3600 * 1000,
+        max_payload_bytes=wire.MAX_PAYLOAD_BYTES,
+        see_aborts=True,
+    )
+    async with redis_asyncio.Redis.from_url(redis_url) as connection:
+        claims = await Claimer(connection, QueueKeys(wire.DEFAULT_QUEUE), terms).claim(10)
+    return [claimed.job_id for claimed in claims]
 
 
 async def test_a_run_that_is_over_is_not_run_again_but_answered_again(place: Workplace) -> None:
