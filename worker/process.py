@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
-from typing import Any
 
 from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
@@ -17,7 +16,6 @@ from holdfast.errors import QueueUnavailable
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
-from worker.queue.scripts import QueueKeys
 from worker.runtime import Runtime
 from worker.settings import Settings
 

@@ -173,14 +173,14 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     started = time.monotonic()
     try:
         outcome, cancelled = await perform(runtime, call, admitted)
-        recorded, late = await record_finished(runtime, admitted, outcome, logger)
+        recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
         runtime.active.discard(admitted.run_id)
     seconds = round(time.monotonic() - started, 3)
     log = logger.info if recorded.name in {"succeeded", "interrupted", "snoozed"} else logger.warning
     log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
-    if (stop := late or cancelled) is not None:
-        raise stop
+    if cancelled is not None:
+        raise cancelled
     if recorded.name == "lost":
         return await _report_for_another(runtime, call, admitted, logger)
     return report_outcome(runtime, call, admitted, recorded)
@@ -220,33 +220,29 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
     return Outcome("succeeded", report=report.model_dump(mode="json")), None
 
 
-async def record_finished(
-    runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger
-) -> tuple[Outcome, asyncio.CancelledError | None]:
+async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
     """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
 
-    Returns:
-        What was recorded, and the cancellation that was met meanwhile: what has ended is recorded all the same.
+    A cancellation comes too late for what has ended: that is recorded and told all the same.
 
     Raises:
         arq.worker.Retry: the database stayed away; the run is taken up again from its cursor later.
-        asyncio.CancelledError: a second cancellation; the record may be written or not.
+        asyncio.CancelledError: a second cancellation; the end may be recorded or not.
     """
-    late: asyncio.CancelledError | None = None
     record: asyncio.Future[Outcome] = runtime.ledger.finish(admitted, outcome)
-    patient = False
+    is_cancelled = is_patient = False
     while True:
         try:
-            return await asyncio.shield(record), late
-        except asyncio.CancelledError as cancelled:
-            if late is not None or record.cancelled():
+            return await asyncio.shield(record)
+        except asyncio.CancelledError:
+            if is_cancelled or record.cancelled():
                 raise
-            late = cancelled
+            is_cancelled = True
         except Exception as error:
-            if patient or not is_transient(error):
+            if is_patient or not is_transient(error):
                 raise
             logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-            record, patient = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome)), True
+            record, is_patient = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome)), True
 
 
 async def _record_patiently(runtime: Runtime, admitted: Admitted, outcome: Outcome) -> Outcome:

@@ -42,6 +42,8 @@ class TrialWrite(JobRequest[Done]):
     """Before each batch, in seconds."""
     hold_s: float = 0.0
     """In each batch, after its row is written: the run's row is locked meanwhile."""
+    slow_starts: int | None = None
+    """The two above are for so many starts only; None: for all of them."""
     gate: str = ""
     """A file without which it does not begin; empty: it begins at once."""
     note: str | dict[str, Any] | list[Any] | float | None = None
@@ -96,13 +98,14 @@ async def write(context: RunContext, request: TrialWrite) -> Done:
     while request.gate and not Path(request.gate).exists():  # noqa: ASYNC240 - a look at a local folder
         context.stop_if_asked()
         await asyncio.sleep(LOOK_S)
+    is_slow = request.slow_starts is None or context.fence <= request.slow_starts
     done = (await context.checkpoint()).cursor.get("step", 0)
     while done < request.steps:
         context.stop_if_asked()
-        await asyncio.sleep(request.pause_s)
+        await asyncio.sleep(request.pause_s if is_slow else 0)
         async with context.batch() as batch:
             done = await _write_step(context, batch)
-            await asyncio.sleep(request.hold_s)
+            await asyncio.sleep(request.hold_s if is_slow else 0)
     return Done(steps=done)
 
 

@@ -1,25 +1,36 @@
-"""Whole workers that are killed: their runs go on elsewhere, and cost no try."""
+"""Whole workers that are killed: their runs go on elsewhere, and cost no try. `make faults` is the long form."""
 
-from tests.faults.kinds import TrialWrite
+import random
+import secrets
+
+from tests.faults.crashes import kill_all_again_and_again, kill_one_of_two, run_poison_among_innocents
 from tests.faults.trial import Trial
-
-SOON_S = 15.0
-AT_ONCE_S = 2.0
+from worker.ledger import SUSPECT_AFTER
 
 
-async def test_the_runs_of_a_killed_worker_run_again_and_nothing_fresh_waits_for_them(trial: Trial) -> None:
-    many = {"MAX_JOBS": "100"}
-    (dies,) = await trial.started(**many)
-    orphans = await trial.enqueue(TrialWrite(gate=trial.gate()) for _ in range(100))
-    await trial.until_running(orphans, dies)
-    (lives,) = await trial.started(**many)
-
-    dies.kill()
-    (fresh,) = await trial.enqueue([TrialWrite()])
-    await trial.until_over([fresh], within_s=AT_ONCE_S)
-    await trial.until_running(orphans, lives, within_s=SOON_S)
-    trial.open_gate()
+async def test_runs_of_a_killed_worker_run_again_and_a_fresh_one_does_not_wait_for_them(trial: Trial) -> None:
+    await kill_one_of_two(trial, 100)
     findings = await trial.findings()
 
     assert findings.problems == []
-    assert lives.alive
+    assert trial.workers[-1].alive
+
+
+async def test_runs_survive_any_number_of_dead_workers(trial: Trial) -> None:
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")  # pytest shows it when the test fails
+    kills = 6 if trial.engine == "postgresql" else 3
+
+    hit = await kill_all_again_and_again(trial, 100, kills, random.Random(seed))  # noqa: S311 - no secret
+    findings = await trial.findings()
+
+    assert findings.problems == []
+    assert hit >= kills
+
+
+async def test_a_run_that_kills_its_worker_is_quarantined_and_no_other(trial: Trial) -> None:
+    deaths = await run_poison_among_innocents(trial, 10)
+    findings = await trial.findings()
+
+    assert findings.problems == []
+    assert deaths == SUSPECT_AFTER + 1

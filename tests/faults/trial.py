@@ -173,24 +173,24 @@ class Trial:
         mark = "" if worker is None else f":{worker.pid}:"
         return {run.job_id for run in await self.runs(RunState.RUNNING) if mark in run.worker_id}
 
-    async def until_running(self, ids: Iterable[str], worker: WorkerProcess, *, within_s: float = PATIENCE_S) -> None:
-        """Returns when all of these runs run in a worker."""
+    async def until_running(self, ids: Iterable[str], worker: WorkerProcess, *, within_s: float = PATIENCE_S) -> float:
+        """Returns when all of these runs run in a worker: the seconds that it took."""
         wanted = set(ids)
 
         async def all_run() -> bool:
             return wanted <= await self.running(worker)
 
-        await self.until(all_run, f"{len(wanted)} runs in one worker", within_s=within_s)
+        return await self.until(all_run, f"{len(wanted)} runs in one worker", within_s=within_s)
 
-    async def until_over(self, ids: Iterable[str] | None = None, *, within_s: float = PATIENCE_S) -> None:
-        """Returns when these runs, or all that are there, are over."""
+    async def until_over(self, ids: Iterable[str] | None = None, *, within_s: float = PATIENCE_S) -> float:
+        """Returns when these runs, or all that are there, are over: the seconds that it took."""
         wanted = None if ids is None else set(ids)
 
         async def all_over() -> bool:
             live = {run.job_id for run in await self.runs(*LIVE_STATES)}
             return not live if wanted is None else not live & wanted
 
-        await self.until(all_over, "the end of the runs", within_s=within_s)
+        return await self.until(all_over, "the end of the runs", within_s=within_s)
 
     async def until(
         self, condition: Callable[[], Awaitable[bool]], what: str, *, within_s: float = PATIENCE_S
@@ -213,6 +213,11 @@ class Trial:
             assert not _late(began, within_s), f"not in {within_s:g} s: {what}; the ledger has {dict(left)}"
             await asyncio.sleep(LOOK_S)
         return time.monotonic() - began
+
+    @staticmethod
+    async def pause(seconds: float) -> None:
+        """Lets a moment pass that a seed has drawn."""
+        await asyncio.sleep(seconds)
 
     async def _holds(self, condition: Callable[[], Awaitable[bool]]) -> bool:
         try:
