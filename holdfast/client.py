@@ -9,6 +9,7 @@ from uuid import UUID
 
 from holdfast import wire
 from holdfast.batches import Batch, Enqueued, Entry, calls, due_score, request_payload
+from holdfast.bell import Bell
 from holdfast.connection import QueueConnection, Word
 from holdfast.errors import QueueUnavailable, RunExists
 from holdfast.ids import uuid7_texts
@@ -42,6 +43,7 @@ class Client:
     ) -> None:
         self._connection = QueueConnection(redis_url, queue=queue, timeout_s=timeout_s)
         self._watch = ResultWatch(self._connection)
+        self._bell = Bell(self._connection)
         self._connections = (self._connection, self._watch)
         self._keys = (queue, queue + wire.INTAKE_SUFFIX)
         self._max_payload_bytes = max_payload_bytes
@@ -56,6 +58,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections to Redis."""
+        await self._bell.close()
         await self._watch.close()
         await self._connection.close()
 
@@ -158,6 +161,17 @@ class Client:
                 that is not there is waiting. A wait without a limit never ends where the transaction was rolled back.
         """
         return Run(self._connections, str(run_id), report_type, in_ledger=born_in_ledger)
+
+    def ring(self, queue: str | None = None) -> None:
+        """Wake idle workers, because a transaction with a run of the outbox was committed.
+
+        Best effort: it returns at once, never fails, and what it should have told is found by the workers' next look.
+        ``holdfast.outbox.ring_after_commit`` calls it for you.
+
+        Args:
+            queue: the queue's key, if not this client's.
+        """
+        self._bell.ring(queue or self._connection.queue)
 
     async def _enqueue_call(self, due: str, entries: Sequence[Entry]) -> list[int]:
         """Enqueue what goes into one call; return the positions of those whose id was taken."""

@@ -1,6 +1,7 @@
 """Enqueue inside your own database transaction: the commit is the enqueue, a rollback leaves no run.
 
 Needs the extra ``[outbox]`` and a session on the database that the workers use; ``INSERT`` on ``job_runs`` is enough.
+Workers look for new runs twice a second; ``ring_after_commit`` lets them start at once.
 The ledger's table is defined here once, so that producers write exactly what the workers read; ``db`` maps it.
 """
 
@@ -29,6 +30,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from holdfast.after_commit import ring_after_commit, ring_later
 from holdfast.batches import request_payload
 from holdfast.ids import uuid7
 from holdfast.requests import JobRequest
@@ -46,6 +48,7 @@ __all__ = [  # `db` takes what it needs from here, uuid7 too
     "job_runs_history",
     "json_column_type",
     "metadata",
+    "ring_after_commit",
     "utc_now",
     "uuid7",
 ]
@@ -198,6 +201,9 @@ job_runs_history = Table(
 """Finished runs, by month on PostgreSQL: a UUIDv7 begins with its time."""
 
 
+_INSERT = insert(job_runs)
+
+
 async def enqueue(  # noqa: PLR0913 - each is an option of its own
     session: "AsyncSession | AsyncConnection",
     request: JobRequest[Any],
@@ -233,18 +239,18 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
     run_id = run_id or uuid7()
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the wire can carry: it is part of the identity
-    await session.execute(
-        insert(job_runs).values(
-            id=run_id,
-            kind=request.kind,
-            queue=queue,
-            job_id=str(run_id),
-            request=request.payload(),
-            state=RunState.WAITING.value,
-            reason=None if at is None else "scheduled",
-            enqueued_at=now,
-            due_at=at or now,
-            unique_key=unique_key,
-        )
-    )
+    values = {
+        "id": run_id,
+        "kind": request.kind,
+        "queue": queue,
+        "job_id": str(run_id),
+        "request": request.payload(),
+        "state": RunState.WAITING.value,
+        "reason": None if at is None else "scheduled",
+        "enqueued_at": now,
+        "due_at": at or now,
+        "unique_key": unique_key,
+    }
+    await session.execute(_INSERT, values)  # not by values(): that builds and caches a statement anew for each run
+    ring_later(session, queue)
     return run_id

@@ -25,6 +25,9 @@ PROGRESS_KEY = "holdfast:progress:"
 INTAKE_SUFFIX = ":intake"
 """After a queue's key: the list of ids of direct enqueues that no worker has entered into the ledger yet."""
 
+BELL_SUFFIX = ":bell"
+"""After a queue's key: a counter that grows when a transaction of the outbox was committed; idle workers watch it."""
+
 JOB_FIELDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("t", (int, NoneType), "an integer or null"),
     ("f", (str,), "a string"),

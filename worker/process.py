@@ -41,6 +41,7 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         runtime = Runtime(settings, owns_queue=settings.queue_is_embedded)
         worker = Worker(**worker_kwargs(settings, runtime))
         worker.on_drain = runtime.draining.set
+        worker.on_bell = runtime.dispatch_soon
         worker.lease_s = settings.lease_s
         worker.further_queues = runtime.queues[1:]
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}

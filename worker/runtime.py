@@ -101,6 +101,10 @@ class Runtime:
         if self.started.is_set():
             get_logger().info("worker stopped", worker_id=self.worker_id)
 
+    def dispatch_soon(self) -> None:
+        """Look at once for runs that were enqueued in the database."""
+        self._upkeep.dispatch_soon.set()
+
     async def look_whether_held(self) -> None:
         """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
         async with get_async_session() as session:

@@ -42,6 +42,8 @@ class Upkeep:
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
         self._watch = dispatch.RedisWatch(self._queues[0])
         self._tasks: list[asyncio.Task[None]] = []
+        self.dispatch_soon = asyncio.Event()
+        """Set when a producer has rung: do not wait for the next look."""
 
     async def start(self) -> None:
         """Do everything once, then go on in the background."""
@@ -52,7 +54,6 @@ class Upkeep:
             await self._reconcile()
         await self._sweep_spool()
         paces: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (settings.dispatch_interval_s, self._dispatch),
             (settings.heartbeat_interval_s, self._put_back),
             (CONTROLS_LOOK_S, self._read_controls),
             (REDIS_LOOK_S, self._look_at_redis),
@@ -62,6 +63,8 @@ class Upkeep:
             (PRUNE_INTERVAL_S, self._prune_history),
         ]
         self._tasks = [asyncio.create_task(self._every(interval_s, action)) for interval_s, action in paces]
+        dispatching = self._every(settings.dispatch_interval_s, self._dispatch, sooner=self.dispatch_soon)
+        self._tasks.append(asyncio.create_task(dispatching))
 
     async def stop(self) -> None:
         """End the tasks."""
@@ -157,10 +160,16 @@ class Upkeep:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 
-    async def _every(self, interval_s: float, action: Callable[[], Awaitable[None]]) -> None:
+    async def _every(
+        self, interval_s: float, action: Callable[[], Awaitable[None]], *, sooner: asyncio.Event | None = None
+    ) -> None:
         failing = False
+        sooner = sooner or asyncio.Event()
         while True:
-            await asyncio.sleep(interval_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await sooner.wait()
+            sooner.clear()
             try:
                 await action()
                 failing = False

@@ -132,6 +132,7 @@ class Arena:
         """
         url = self.database_url if producer == "outbox" else self.redis_server.url
         words = [producer, command, "--url", url, "--job", job, "--count", str(count)]
+        words += ["--bell", self.redis_server.url]
         done = subprocess.run(
             [sys.executable, "-m", "bench.queue.child", *words],
             env=self._environment(),

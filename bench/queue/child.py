@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
 from bench.queue import ours, stock
 from bench.queue.kinds import request_of
@@ -63,10 +63,13 @@ class OurProducer:
 
 
 class OutboxProducer:
-    """One transaction for each run, through the outbox."""
+    """One transaction for each run, through the outbox, with a ring after it."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str) -> None:
         self._engine: AsyncEngine = create_async_engine(normalise_url(database_url))
+        self._client = Client(redis_url)
+        self._sessions = async_sessionmaker(self._engine)
+        outbox.ring_after_commit(self._sessions, self._client)
 
     async def open(self) -> None:
         """Connect."""
@@ -75,11 +78,12 @@ class OutboxProducer:
 
     async def close(self) -> None:
         """Disconnect."""
+        await self._client.close()
         await self._engine.dispose()
 
     async def enqueue(self, job: str, value: float, due: datetime | None = None) -> None:
         """Commit one run."""
-        async with AsyncSession(self._engine) as session, session.begin():
+        async with self._sessions.begin() as session:
             await outbox.enqueue(session, request_of(job, value), at=due)
 
     async def enqueue_many(self, job: str, count: int) -> None:
@@ -128,11 +132,11 @@ COMMANDS: dict[str, Callable[[Producer, str, int], Awaitable[Figures]]] = {
     "pickup": pickup,
     "deferred": deferred,
 }
-PRODUCERS: dict[str, Callable[[str], Producer]] = {
-    "ours": OurProducer,
+PRODUCERS: dict[str, Callable[[str, str], Producer]] = {
+    "ours": lambda url, _: OurProducer(url),
     "outbox": OutboxProducer,
-    "stock": lambda url: stock.StockProducer(url, as_json=False),
-    "stock-json": lambda url: stock.StockProducer(url, as_json=True),
+    "stock": lambda url, _: stock.StockProducer(url, as_json=False),
+    "stock-json": lambda url, _: stock.StockProducer(url, as_json=True),
 }
 
 
@@ -150,13 +154,14 @@ def main() -> None:
     parser.add_argument("producer", choices=sorted(PRODUCERS))
     parser.add_argument("command", choices=["worker", "tuned-worker", *COMMANDS])
     parser.add_argument("--url", required=True, help="of Redis; of the database for the outbox")
+    parser.add_argument("--bell", default="", help="the URL of the Redis that the outbox rings")
     parser.add_argument("--job", default="noop")
     parser.add_argument("--count", type=int, default=100, help="runs, or a worker's slots")
     chosen = parser.parse_args()
     if "worker" in chosen.command:
         stock.run_worker(chosen.url, slots=chosen.count, tuned=chosen.command == "tuned-worker")
         return
-    producer = PRODUCERS[chosen.producer](chosen.url)
+    producer = PRODUCERS[chosen.producer](chosen.url, chosen.bell)
     print(json.dumps(asyncio.run(_produce(producer, chosen.command, chosen.job, chosen.count))))
 
 

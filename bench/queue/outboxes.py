@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from bench.queue.arena import OURS_LEDGERED, QUEUE, STOCK, Arena
 from bench.queue.kinds import request_of
@@ -74,21 +74,25 @@ async def _commits(arena: Arena, transaction: Transaction, *, clients: int, coun
     engine = create_async_engine(normalise_url(arena.database_url), pool_size=clients, max_overflow=0)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE IF NOT EXISTS orders (id bigserial PRIMARY KEY, note text)"))
+    sessions = async_sessionmaker(engine)
     async with Client(arena.redis_server.url) as client:
-        await asyncio.gather(*(_commit(engine, transaction, None, 5) for _ in range(clients)))
+        outbox.ring_after_commit(sessions, client)
+        await asyncio.gather(*(_commit(sessions, transaction, None, 5) for _ in range(clients)))
         each = count // clients
         began = time.perf_counter()
         await asyncio.gather(
-            *(_commit(engine, transaction, client if enqueues else None, each) for _ in range(clients))
+            *(_commit(sessions, transaction, client if enqueues else None, each) for _ in range(clients))
         )
         seconds = time.perf_counter() - began
     await engine.dispose()
     return each * clients / seconds
 
 
-async def _commit(engine: AsyncEngine, transaction: Transaction, client: Client | None, count: int) -> None:
+async def _commit(
+    sessions: async_sessionmaker[AsyncSession], transaction: Transaction, client: Client | None, count: int
+) -> None:
     for _ in range(count):
-        async with AsyncSession(engine) as session, session.begin():
+        async with sessions.begin() as session:
             await transaction(session)
         if client is not None:
             await client.enqueue(request_of("noop_ledgered", 0.0))

@@ -49,7 +49,7 @@ def test_the_keys_are_those_of_the_code() -> None:
     names = {name for row in first_columns("Keys") for name in row}
     prefixes = (wire.JOB_KEY, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.PROGRESS_KEY, wire.RESULT_KEY)
     queue = wire.DEFAULT_QUEUE
-    shared = {queue, queue + wire.INTAKE_SUFFIX, wire.ABORT_KEY, f"{queue}:health-check"}
+    shared = {queue, queue + wire.INTAKE_SUFFIX, queue + wire.BELL_SUFFIX, wire.ABORT_KEY, f"{queue}:health-check"}
     assert names == shared | {f"{prefix}ID" for prefix in prefixes}
 
 

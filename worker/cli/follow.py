@@ -37,9 +37,16 @@ async def enqueue_request(settings: Settings, request: JobRequest[Any], *, at: d
     Raises:
         QueueUnavailable: there is a Redis to be used, and it does not answer; nothing is enqueued then.
     """
-    if not settings.queue_is_embedded:
-        async with Client(settings.redis_address, queue=settings.queue_name) as client:
-            await client.ping()
+    if settings.queue_is_embedded:
+        return await _write_run(settings, request, at)
+    async with Client(settings.redis_address, queue=settings.queue_name) as client:
+        await client.ping()
+        run_id = await _write_run(settings, request, at)
+        client.ring()
+    return run_id
+
+
+async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None) -> UUID:
     async with get_async_session() as session:
         return await outbox.enqueue(session, request, at=at, queue=settings.queue_name)
 

@@ -49,7 +49,8 @@ class Engine:
         self.finisher = Finisher(redis, self.terms.token, self.outage, self._heard)
         self.deadlines = Deadlines()
         watched = (abort_jobs_ss,) if worker.allow_abort_jobs else ()
-        self.waker = Waker(redis, [keys.queue for keys in self.queues], watched)
+        bells = [keys.bell for keys in self.queues]
+        self.waker = Waker(redis, [keys.queue for keys in self.queues], watched, bells, on_bell=worker.on_bell)
         self.keeper = LeaseKeeper(
             sync_connection(redis.connection_pool),
             self.terms,

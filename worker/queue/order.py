@@ -74,7 +74,7 @@ class Order:
         for keys in self._queues:
             async with self._outage.guarded("reap"):
                 damaged, reaped = await self._reap(
-                    keys=[*keys.all(), keys.quarantine, abort_jobs_ss, keys.intake],
+                    keys=[*keys.all(), keys.quarantine, abort_jobs_ss, keys.intake, keys.bell],
                     args=[scripts.MAX_ENTRIES, self._terms.token],
                 )
             for key in damaged:

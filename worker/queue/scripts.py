@@ -218,6 +218,11 @@ class QueueKeys:
         return f"{self.queue}:quarantine"
 
     @property
+    def bell(self) -> str:
+        """The counter that grows when runs of the outbox were committed."""
+        return self.queue + wire.BELL_SUFFIX
+
+    @property
     def intake(self) -> str:
         """The list of direct enqueues that the ledger does not know yet."""
         return self.queue + wire.INTAKE_SUFFIX

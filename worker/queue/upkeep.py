@@ -63,7 +63,7 @@ REAP = (
     + """
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local damaged = {}
-local types = {'zset', 'zset', 'hash', 'hash', 'hash', 'zset', 'list'}
+local types = {'zset', 'zset', 'hash', 'hash', 'hash', 'zset', 'list', 'string'}
 for i, key in ipairs(KEYS) do
   local found = redis.call('TYPE', key)
   found = found.ok or found
@@ -104,9 +104,9 @@ if #gone > 0 then redis.call('DEL', unpack(gone)) end
 return {damaged, reaped}
 """
 )
-"""KEYS as CLAIM, then quarantine, abort set and intake. ARGV: limit, token. Puts keys of a wrong type out of the way
-(``:damaged``) and entries whose lease is over to their old place; those of the caller itself stay its own, it may still
-run them. Returns the names of those keys, and the ids."""
+"""KEYS as CLAIM, then quarantine, abort set, intake and bell. ARGV: limit, token. Puts keys of a wrong type out of the
+way (``:damaged``) and entries whose lease is over to their old place; those of the caller itself stay its own, it may
+still run them. Returns the names of those keys, and the ids."""
 
 RECOVER = (
     CLOCK

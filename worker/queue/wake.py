@@ -6,7 +6,7 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/ ("two connec
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -19,12 +19,31 @@ class TrackingRefused(Exception):  # noqa: N818
 
 
 class Waker:
-    """Waits for changes of some keys."""
+    """Waits for changes of some keys.
 
-    def __init__(self, redis: Any, queues: Sequence[str], others: Sequence[str] = ()) -> None:
+    Args:
+        redis: the worker's connection.
+        queues: sorted sets whose first entry tells when there is work.
+        others: sorted sets of which any change wakes.
+        bells: counters of which any change wakes.
+        on_bell: called when one of them has changed since the last look, and at the first look.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        queues: Sequence[str],
+        others: Sequence[str] = (),
+        bells: Sequence[str] = (),
+        *,
+        on_bell: Callable[[], None] = lambda: None,
+    ) -> None:
         self._redis = redis
         self._queues = tuple(queues)
         self._others = tuple(others)
+        self._bells = tuple(bells)
+        self._on_bell = on_bell
+        self._rung: list[Any] | None = None
         self._reader: Any = None
         self._subscription: Any = None
         self._listener: asyncio.Task[None] | None = None
@@ -49,12 +68,19 @@ class Waker:
         self._broken = True
         commands: list[tuple[str | int, ...]] = [("TIME",)]
         commands += [("ZRANGE", queue, 0, 0, "WITHSCORES") for queue in self._queues]
+        commands += [("GET", key) for key in self._bells]
         commands += [("ZCARD", key) for key in self._others]
         (seconds, microseconds), *answers = await self._read(commands)
         self._broken = False
+        self._hear_bells(answers[len(self._queues) : len(self._queues) + len(self._bells)])
         now_ms = int(seconds) * 1000 + int(microseconds) / 1000
         answers_of = zip(self._queues, answers, strict=False)
         return {queue: max(0.0, (float(answer[1]) - now_ms) / 1000) for queue, answer in answers_of if answer}
+
+    def _hear_bells(self, rung: list[Any]) -> None:
+        if self._bells and rung != self._rung:
+            self._rung = rung
+            self._on_bell()
 
     def distrust(self) -> None:
         """Take new connections when it is armed again."""

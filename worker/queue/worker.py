@@ -48,6 +48,8 @@ class Worker(ArqWorker):
     paused_queues: frozenset[str] = frozenset()
     """Queues from which nothing is claimed for now."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
+    on_bell: Callable[[], None] = staticmethod(lambda: None)
+    """Called when a producer has rung: runs were committed that are not in the queue yet."""
 
     _engine: Engine | None = None
 

@@ -98,6 +98,7 @@ def denied(room: Room) -> list[str]:
 async def test_our_client_works_as_the_producer(guarded: RedisServer, tmp_path: Path) -> None:
     with Room(url_of(guarded, "admin"), tmp_path / "room") as room:
         async with Client(url_of(guarded, "producer")) as client:
+            client.ring()
             run = await client.enqueue(ImportTasks(source="a.csv"))
             assert await run.status() is RunState.WAITING
             assert await run.progress() is None
@@ -106,6 +107,7 @@ async def test_our_client_works_as_the_producer(guarded: RedisServer, tmp_path: 
             room.redis.set(wire.RESULT_KEY + run.id, data)
             assert await run.status() is RunState.SUCCEEDED
 
+        assert room.redis.get("arq:queue:bell") == b"1"
         assert denied(room) == []
 
 
