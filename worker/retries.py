@@ -2,13 +2,16 @@
 
 import random
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Literal
 
+from arq.worker import Retry
 from pydantic import ValidationError
 
 from db.errors import first_line, is_transient
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
+from worker.logs import Logger
 
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
@@ -85,3 +88,23 @@ def is_expected(error: Exception) -> bool:
     if isinstance(error, RunInterrupted | FenceLost | TimeoutError):
         return True
     return describe(error)["type"] != type(error).__name__ or is_transient(error)
+
+
+class waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path of each run: no generator
+    """Let a run wait whose ledger is out of reach for a passing reason."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or isinstance(error, Retry) or not is_transient(error):
+            return
+        self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
+        raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error

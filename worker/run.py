@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from arq.worker import Retry
@@ -21,14 +20,13 @@ from holdfast.states import RunState
 from jobs.context import RunContext
 from jobs.outcomes import JobCancelled
 from jobs.registry import Job
-from jobs.retry_policy import RetryPolicy
 from worker import ledger
 from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Suspect
 from worker.light import run_light
 from worker.logs import Logger, get_logger
 from worker.newcomers import LONGEST_ID, is_storable_id
 from worker.progress import ProgressPublisher
-from worker.retries import Outcome, backoff_s, classify, describe_invalid, is_expected
+from worker.retries import Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
 from worker.runtime import Runtime
 
 HELD_ELSEWHERE_S = 5.0
@@ -49,6 +47,8 @@ class Call:
     job: Job
     born: BornRun
     request: JobRequest[Any]
+    release_slot: Callable[[], None]
+    """Lets the worker start another run while this one's end is written down."""
 
 
 def job_function(job: Job) -> JobFunction:
@@ -69,12 +69,24 @@ def job_function(job: Job) -> JobFunction:
             request=_as_request(args, kwargs),
             unique_key=ctx.get("payload", {}).get("u"),
         )
-        return await run_attempt(runtime, job, born, is_unwanted=bool(ctx.get("aborted")))
+        release_slot = ctx.get("release_slot", _keep_slot)
+        return await run_attempt(runtime, job, born, is_unwanted=bool(ctx.get("aborted")), release_slot=release_slot)
 
     return perform_run
 
 
-async def run_attempt(runtime: Runtime, job: Job, born: BornRun, *, is_unwanted: bool = False) -> Report | None:
+def _keep_slot() -> None:
+    """Under stock arq a slot is free when everything is done."""
+
+
+async def run_attempt(
+    runtime: Runtime,
+    job: Job,
+    born: BornRun,
+    *,
+    is_unwanted: bool = False,
+    release_slot: Callable[[], None] = _keep_slot,
+) -> Report | None:
     """Take a run from its payload to its end.
 
     Args:
@@ -82,6 +94,7 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun, *, is_unwanted:
         job: the run's kind.
         born: what Redis tells of it.
         is_unwanted: its cancellation was asked for before it started.
+        release_slot: called when the job's function has ended.
 
     Returns:
         The report.
@@ -93,10 +106,10 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun, *, is_unwanted:
     """
     logger = get_logger(run_id=born.job_id, kind=job.kind)
     try:
-        call = decode(job, born)
+        call = decode(job, born, release_slot)
     except ValidationError as invalid:
         return await _refuse(runtime, job, born, describe_invalid(invalid))
-    with _waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(logger):
         if is_unwanted:
             return _report_refused(runtime, job, await ledger.cancel(born), call.request)
         if (obstacle := runtime.obstacle(queue=born.queue, kind=job.kind)) is not None:
@@ -107,7 +120,7 @@ async def run_attempt(runtime: Runtime, job: Job, born: BornRun, *, is_unwanted:
         return await _run_if_admitted(runtime, call, admission, logger)
     logger.warning("the run is a suspect and runs alone", run_id=str(admission.run_id))
     async with runtime.alone(admission.run_id):
-        with _waiting_for_the_ledger(logger):
+        with waiting_for_the_ledger(logger):
             admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active, is_alone=True)
         return await _run_if_admitted(runtime, call, admission, logger)
 
@@ -122,7 +135,7 @@ async def _run_if_admitted(runtime: Runtime, call: Call, admission: Admission, l
 async def _refuse(runtime: Runtime, job: Job, born: BornRun, error: dict[str, Any]) -> Report | None:
     logger = get_logger(run_id=born.job_id, kind=job.kind)
     logger.warning("the request is invalid", error=error)
-    with _waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(logger):
         admission = await ledger.refuse(born, error)
     return _report_refused(runtime, job, admission, None)
 
@@ -137,33 +150,13 @@ def _report_refused(
     raise Retry(defer=HELD_ELSEWHERE_S)
 
 
-class _waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path of each run: no generator
-    """Let a run wait whose ledger is out of reach for a passing reason."""
-
-    __slots__ = ("_logger",)
-
-    def __init__(self, logger: Logger) -> None:
-        self._logger = logger
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, Retry) or not is_transient(error):
-            return
-        self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
-        raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error
-
-
-def decode(job: Job, born: BornRun) -> Call:
+def decode(job: Job, born: BornRun, release_slot: Callable[[], None] = _keep_slot) -> Call:
     """Read the request.
 
     Raises:
         pydantic.ValidationError: it does not fit the kind.
     """
-    return Call(job, born, job.request_type.model_validate(born.request))
+    return Call(job, born, job.request_type.model_validate(born.request), release_slot)
 
 
 async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
@@ -173,6 +166,7 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     started = time.monotonic()
     try:
         outcome, cancelled = await perform(runtime, call, admitted)
+        call.release_slot()
         recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
         runtime.active.discard(admitted.run_id)
@@ -188,7 +182,7 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
 
 async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
     # Its worker may have ended the run already, or this one without hearing of its own commit: Redis is told again.
-    with _waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(logger):
         over = await ledger.find_end(admitted.run_id)
     if over is None:
         raise Retry(defer=HELD_ELSEWHERE_S)

@@ -47,6 +47,8 @@ class Claimed:
     """The job has ended, Redis is about to hear it."""
     went_back: bool = False
     """It ended by going back into the queue."""
+    slot_is_free: bool = False
+    """Another run may take its slot: its job is done, though its end may not be written down yet."""
 
 
 @dataclass(frozen=True, slots=True)

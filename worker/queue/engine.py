@@ -104,9 +104,8 @@ class Engine:
         except asyncio.CancelledError:  # in a hook, by a shutdown
             finish = Finish(claimed, over=False)
         finally:
-            worker.job_counter -= 1
             self._drop_task(worker.job_tasks, claimed)
-            self._free_slot(claimed.keys.queue)
+            self._free_slot(claimed)
         try:
             if finish is not None:
                 if claimed.poison:
@@ -119,13 +118,24 @@ class Engine:
                     await worker.after_job_end(execution.ctx)
         finally:
             self._drop_task(worker.tasks, claimed)
+            self._slot_free.set()
 
     def slots_of(self, queue: str, free: int) -> int:
         """Return how many of the worker's free slots a queue may take."""
         most = self._worker.queue_slots.get(queue)
         return free if most is None else min(free, most - self._busy[queue])
 
-    def _free_slot(self, queue: str) -> None:
+    def release_slot(self, claimed: Claimed) -> None:
+        """Let another run start although this one's end is still to be written down; its function may call it."""
+        if self._worker.max_burst_jobs < 0:  # else it would be counted neither as running nor as ended
+            self._free_slot(claimed)
+
+    def _free_slot(self, claimed: Claimed) -> None:
+        if claimed.slot_is_free:
+            return
+        claimed.slot_is_free = True
+        self._worker.job_counter -= 1
+        queue = claimed.keys.queue
         self._busy[queue] -= 1
         self._slot_free.set()
         if queue in self._worker.queue_slots:
@@ -167,7 +177,7 @@ class Engine:
         worker = self._worker
         if worker.burst:
             await self._wait_for_slot(worker.poll_delay_s or BURST_LOOK_S)
-        elif worker.job_counter >= worker.max_jobs or not worker.allow_pick_jobs:
+        elif worker.free_slots() <= 0 or not worker.allow_pick_jobs:
             await self._wait_for_slot(worker.poll_delay_s if worker.cron_jobs else FULL_LOOK_S)
         elif self.claimed_last:
             await asyncio.sleep(0)

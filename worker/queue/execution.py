@@ -7,6 +7,7 @@ import logging
 import pickle
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import arq.worker
@@ -81,6 +82,7 @@ class Execution:
             "queue": claimed.keys.queue,
             "payload": self._call.payload,
             "aborted": claimed.aborted,
+            "release_slot": partial(worker.engine.release_slot, claimed),
         }
         if worker.on_job_start:
             await worker.on_job_start(self.ctx)

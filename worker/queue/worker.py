@@ -130,7 +130,7 @@ class Worker(ArqWorker):
 
     async def _claim_in_order(self, engine: Engine) -> None:
         for claimer in engine.claimers:
-            free = engine.slots_of(claimer.queue, self._free_slots())
+            free = engine.slots_of(claimer.queue, self.free_slots())
             if free <= 0 or claimer.queue in self.paused_queues:
                 continue
             async with engine.outage.guarded("claim"):
@@ -157,8 +157,9 @@ class Worker(ArqWorker):
         if heard:
             await self.pool.zrem(abort_jobs_ss, *heard)
 
-    def _free_slots(self) -> int:
-        free = min(self.max_jobs - self.job_counter, self.queue_read_limit)
+    def free_slots(self) -> int:
+        """Return how many entries may be claimed now; of those that only wait for their end as many again are held."""
+        free = min(self.max_jobs - self.job_counter, 2 * self.max_jobs - len(self.tasks), self.queue_read_limit)
         if self.burst and self.max_burst_jobs >= 0:
             free = min(free, self.max_burst_jobs - self._jobs_started())
         return free
