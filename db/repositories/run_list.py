@@ -13,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.models import JobAttempt
 from db.repositories.job_run import RunRow
 from holdfast.outbox import job_runs, job_runs_history
+from holdfast.states import RunState
 
 TABLES = (job_runs, job_runs_history)
+COUNTED_AT_MOST = 100_000
+"""Counting goes no further: a page of a list is there at once, however long the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,11 @@ class RunFilter:
     queue: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """Where such runs are: live ones have not left the ledger."""
+        return TABLES if self.state is None or RunState(self.state).is_over else (job_runs,)
 
     def conditions(self, table: Table) -> list[Any]:
         """Return the filter as conditions on a table."""
@@ -52,7 +60,7 @@ async def list_runs(
 ) -> Sequence[RunRow]:
     """Return runs, the newest first, from below the id ``before``."""
     pages = []
-    for table in TABLES:
+    for table in run_filter.tables:
         query = select(table).where(*run_filter.conditions(table))
         if before is not None:
             query = query.where(table.c.id < before)
@@ -63,11 +71,13 @@ async def list_runs(
 
 
 async def count_runs(session: AsyncSession, run_filter: RunFilter) -> int:
-    """Return how many runs the filter finds."""
-    total = 0
-    for table in TABLES:
-        query = select(func.count()).select_from(table).where(*run_filter.conditions(table))
-        total += (await session.execute(query)).scalar_one()
+    """Return how many runs the filter finds, ``COUNTED_AT_MOST`` + 1 where there are more."""
+    total, most = 0, COUNTED_AT_MOST + 1
+    for table in run_filter.tables:
+        found = select(table.c.id).where(*run_filter.conditions(table)).limit(most - total).subquery()
+        total += (await session.execute(select(func.count()).select_from(found))).scalar_one()
+        if total == most:
+            break
     return total
 
 

@@ -51,18 +51,19 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
     before = None if cursor is None else parse_run_id(cursor)
     async with open_database(load_settings()), get_async_session(read_only=True) as session:
         rows = await run_list.list_runs(session, run_filter, before=before, limit=limit + 1)
-        total = await run_list.count_runs(session, run_filter)
+        found = await run_list.count_runs(session, run_filter)
+    total = min(found, run_list.COUNTED_AT_MOST)
     page = rows[:limit]
     next_cursor = str(page[-1].id) if len(rows) > limit else None
     if as_json:
-        print_json({"runs": [run_document(run) for run in page], "next_cursor": next_cursor, "total": total})
+        more = {} if found == total else {"total_is_at_least": True}
+        print_json({"runs": [run_document(run) for run in page], "next_cursor": next_cursor, "total": total, **more})
         return
     for run in page:
         note = run.reason or (run.error or {}).get("message", "") if run.state != "succeeded" else ""
         click.echo(f"{run.id}  {run.state:<11}  {run.kind:<14}  {run.enqueued_at:%Y-%m-%d %H:%M:%S}  {note}".rstrip())
-    click.echo(
-        f"{len(page)} of {total} runs" + (f"; next page: --cursor {next_cursor}" if next_cursor else ""), err=True
-    )
+    of = str(total) if found == total else f"more than {total:,}"
+    click.echo(f"{len(page)} of {of} runs" + (f"; next page: --cursor {next_cursor}" if next_cursor else ""), err=True)
 
 
 @runs.command("show", epilog="Example: python -m worker runs show 0198c0de-... --json")
