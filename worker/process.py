@@ -16,6 +16,7 @@ from holdfast.errors import QueueUnavailable
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
+from worker.queue.scripts import QueueKeys
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -139,9 +140,11 @@ async def _something_is_due(runtime: Runtime) -> bool:
         async with get_async_session(read_only=True) as session:
             if await due_runs.count_due(session, queue):
                 return True
-        async with runtime.redis.pipeline(transaction=False) as pipe:
+        # In one call: what is claimed at this moment is not due any more, and not in the ledger yet.
+        async with runtime.redis.pipeline(transaction=True) as pipe:
             pipe.zcount(queue, "-inf", now_ms)
-            pipe.zcard(f"{queue}:leases")  # claimed, by this worker perhaps without having heard of it
+            pipe.zcard(QueueKeys(queue).leases)
+            pipe.llen(QueueKeys(queue).intake)
             if any(await pipe.execute()):
                 return True
-    return False
+    return runtime.upkeep.is_dispatching  # what it has taken from the intake list may not be in the ledger yet

@@ -61,7 +61,7 @@ class Runtime:
         self._one_alone = asyncio.Lock()
         self._owns_pool = False
         self._heartbeat = Heartbeat(settings, self.worker_id)
-        self._upkeep = Upkeep(self)
+        self.upkeep = Upkeep(self)
 
     @property
     def is_ready(self) -> bool:
@@ -87,14 +87,14 @@ class Runtime:
         await migrate.require_current(manager)
         await self.look_whether_held()
         await self._heartbeat.start()
-        await self._upkeep.start()
+        await self.upkeep.start()
         self.started.set()
         get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues))
 
     async def stop(self, ctx: dict[str, Any]) -> None:
         """Say goodbye and close the pool; arq's shutdown hook."""
         del ctx
-        await self._upkeep.stop()
+        await self.upkeep.stop()
         await self._heartbeat.stop()
         if self._owns_pool:
             await close_database()

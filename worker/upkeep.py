@@ -41,6 +41,7 @@ class Upkeep:
         self._queues = runtime.queues
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
         self._watch = dispatch.RedisWatch(self._queues[0])
+        self.is_dispatching = False
         self._tasks: list[asyncio.Task[None]] = []
         self.dispatch_soon = asyncio.Event()
         """Set when a producer has rung: do not wait for the next look."""
@@ -77,9 +78,13 @@ class Upkeep:
     async def _dispatch(self) -> None:
         if self._runtime.is_held:
             return
-        for queue in self._queues:
-            await intake.take_in(self._runtime.redis, queue)
-            await dispatch.dispatch(self._runtime.redis, queue, self._kinds)
+        self.is_dispatching = True
+        try:
+            for queue in self._queues:
+                await intake.take_in(self._runtime.redis, queue)
+                await dispatch.dispatch(self._runtime.redis, queue, self._kinds)
+        finally:
+            self.is_dispatching = False
 
     async def _put_back(self) -> None:
         if self._runtime.is_held:

@@ -210,7 +210,12 @@ class QueueKeys:
 
     def all(self) -> tuple[str, str, str, str]:
         """Return queue, leases, scores and owners, in the scripts' order."""
-        return self.queue, f"{self.queue}:leases", f"{self.queue}:scores", f"{self.queue}:owners"
+        return self.queue, self.leases, f"{self.queue}:scores", f"{self.queue}:owners"
+
+    @property
+    def leases(self) -> str:
+        """The sorted set of claimed entries: job id -> end of its lease, Unix ms."""
+        return f"{self.queue}:leases"
 
     @property
     def quarantine(self) -> str:
