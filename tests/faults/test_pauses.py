@@ -1,21 +1,17 @@
 """A worker that is frozen for longer than its heartbeat may be silent, and then wakes, changes nothing any more."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
-from db.connection import DatabaseManager
 from holdfast.client import Client
-from holdfast.outbox import job_runs
 from holdfast.requests import ImportReport
 from holdfast.states import RunState
 from tests.faults.checker import judge
+from tests.faults.locks import is_locked
 from tests.faults.place import Place
 from tests.faults.task_files import write_task_file
 from tests.faults.watch import Sample, Watch
@@ -76,28 +72,6 @@ async def _freeze_owner(
         assert seen.state is RunState.RUNNING, "the run was over before the worker could be frozen"
         owner = next(worker for worker in workers if f":{worker.pid}:" in str(seen.worker_id))
         owner.pause()
-        if await _is_locked(watch.manager, run_id) is in_transaction:
+        if await is_locked(watch.manager, run_id) is in_transaction:
             return owner, seen
         owner.resume()
-
-
-async def _is_locked(manager: DatabaseManager, run_id: UUID) -> bool:
-    if manager.engine.dialect.name == "sqlite":
-        return _is_being_written(manager.engine.url.database)
-    try:
-        async with manager.session() as session:
-            await session.execute(select(job_runs.c.id).where(job_runs.c.id == run_id).with_for_update(nowait=True))
-    except DBAPIError:
-        return True
-    return False
-
-
-def _is_being_written(path: str | None) -> bool:
-    connection = sqlite3.connect(str(path), timeout=0)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        return True
-    finally:
-        connection.close()
-    return False
