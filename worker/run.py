@@ -221,7 +221,7 @@ async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome
 
     Raises:
         arq.worker.Retry: the database stayed away; the run is taken up again from its cursor later.
-        asyncio.CancelledError: a second cancellation; the end may be recorded or not.
+        asyncio.CancelledError: a second one, at the end of the worker; the end may be recorded or not.
     """
     record: asyncio.Future[Outcome] = runtime.ledger.finish(admitted, outcome)
     is_cancelled = is_patient = False
@@ -229,7 +229,7 @@ async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome
         try:
             return await asyncio.shield(record)
         except asyncio.CancelledError:
-            if is_cancelled or record.cancelled():
+            if record.cancelled() or (is_cancelled and runtime.draining.is_set()):
                 raise
             is_cancelled = True
         except Exception as error:

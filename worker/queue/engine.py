@@ -235,7 +235,8 @@ class Engine:
 
     def _lost(self, claimed: Claimed) -> None:
         task = self._running.get(claimed)
-        if task is not None and not task.done() and not claimed.ending:
+        # A second time would tear it away from recording how it ended.
+        if task is not None and not task.done() and not task.cancelling() and not claimed.ending:
             logger.warning("job %s was taken over by another worker, it is cancelled here", claimed.ref)
             task.cancel()
 
