@@ -46,3 +46,10 @@ async def backends_of(manager: DatabaseManager, name: str) -> list[int]:
     query = "SELECT pid FROM pg_stat_activity WHERE application_name = :name AND state = 'idle in transaction'"
     async with manager.session(read_only=True) as session:
         return list((await session.execute(text(query), {"name": name})).scalars())
+
+
+async def backends_of_runs(manager: DatabaseManager) -> list[int]:
+    """Returns the process ids of the PostgreSQL sessions that work on a run just now."""
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^holdfast .*-'"
+    async with manager.session(read_only=True) as session:
+        return list((await session.execute(text(query))).scalars())
