@@ -1,4 +1,4 @@
-"""A TCP proxy that can be slow, or let packets vanish without a word."""
+"""A TCP proxy that can be slow, let packets vanish without a word, or lead to another server from now on."""
 
 import asyncio
 import contextlib
@@ -39,6 +39,16 @@ class Proxy:
         self._loop.call_soon_threadsafe(done.set)
         assert done.wait(10)
         return len(self._silent)
+
+    def switch(self, port: int) -> None:
+        """Cuts the connections that are open; those that come lead to another port of 127.0.0.1."""
+
+        def cut() -> None:
+            self._target = port
+            for pipe in self._pipes:
+                pipe.cancel()
+
+        self._loop.call_soon_threadsafe(cut)
 
     def __enter__(self) -> Self:
         self._thread.start()
