@@ -221,7 +221,8 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
         request: what is to be done.
         at: when it is due, an aware time; now if not given.
         queue: the queue's key in Redis.
-        run_id: the run's id, a UUID version 7; a new one if not given.
+        run_id: the run's id, a UUID version 7 of now; a new one if not given. Workers look for young ids twice a
+            second and for others once a minute.
         unique_key: while a run of this kind with the same key is live, this one ends as its duplicate. It is decided
             when the run is dispatched, so that a duplicate never aborts your transaction; at most 150 characters.
         max_payload_bytes: the largest request that is taken, in bytes of JSON; workers have a limit of their own.

@@ -19,6 +19,9 @@ PAGE_RUNS = 500
 RESULT_KEPT_S = 3600
 HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
+LOOK_BACK = timedelta(seconds=30)
+"""The usual look is for ids younger than this: time for a transaction to commit, and for clocks that differ. What comes
+later is found by the sweep."""
 
 PUT_LUA = """
 local t = redis.call('TIME')
@@ -35,8 +38,13 @@ earlier start left: a dead worker's claim, or the result of a run that is replay
 left alone: a living worker may have been quicker, and a dead one's will be over soon."""
 
 
-async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
-    """Put the waiting runs of these kinds that are not in Redis yet there; others wait for a worker that knows them.
+async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID | None = None) -> int:
+    """Put the runs that are not in Redis yet there; those of other kinds wait for a worker that knows them.
+
+    Args:
+        redis: arq's connection.
+        wanted: which runs.
+        after: only those above this id, as the watermark; None: all.
 
     Returns:
         How many were put. A crash before they are marked puts them there once more, which changes nothing.
@@ -44,40 +52,30 @@ async def dispatch(redis: Any, queue: str, kinds: Sequence[str]) -> int:
     count = 0
     while True:
         async with get_async_session(read_only=True) as session:
-            now = await job_run.database_now(session)
-            wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=True)
-            runs = await due_runs.waiting_runs(session, wanted, after=None, limit=PAGE_RUNS)
-        if not runs:
+            runs = await due_runs.undispatched_runs(session, wanted, after=after, limit=PAGE_RUNS)
+        if runs:
+            after = runs[-1].id
+            count += await put(redis, runs)
+        if len(runs) < PAGE_RUNS:
             return count
-        await _put(redis, runs)
-        count += len(runs)
 
 
-async def reconcile(redis: Any, queue: str, kinds: Sequence[str]) -> int:
-    """Compare the waiting runs of these kinds with Redis and put back what is missing there; returns how many."""
-    count, after = 0, None
-    while True:
-        async with get_async_session(read_only=True) as session:
-            now = await job_run.database_now(session)
-            wanted = Dispatchable(queue, kinds, now + HORIZON, only_undispatched=False)
-            runs = await due_runs.waiting_runs(session, wanted, after=after, limit=PAGE_RUNS)
-        if not runs:
-            return count
-        after = runs[-1].id
-        async with redis.pipeline(transaction=False) as pipe:
-            for run in runs:
-                pipe.zscore(queue, run.job_id)
-            scores = await pipe.execute()
-        missing = [run for run, score in zip(runs, scores, strict=True) if score is None or run.reason == "crashed"]
-        if missing:
-            await _put(redis, missing)
-            count += len(missing)
+async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID]) -> int:
+    """Put these runs into Redis, if they wait and are of these kinds: somebody has just let them go on.
+
+    Returns:
+        How many were put.
+    """
+    async with get_async_session(read_only=True) as session:
+        runs = await due_runs.waiting_runs(session, kinds, run_ids)
+    return await put(redis, runs)
 
 
-async def _put(redis: Any, runs: Sequence[RunRow]) -> None:
+async def put(redis: Any, runs: Sequence[RunRow]) -> int:
+    """Put waiting runs into Redis; returns how many, for some may end here as duplicates."""
     runs = [run for run in runs if run.unique_key is None or await _may_live(redis, run)]
     if not runs:
-        return
+        return 0
     async with redis.pipeline(transaction=False) as pipe:
         for run in runs:
             keys = (wire.JOB_KEY, None, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.RESULT_KEY)
@@ -90,6 +88,7 @@ async def _put(redis: Any, runs: Sequence[RunRow]) -> None:
     run_ids: list[UUID] = [run.id for run in runs]
     async with get_async_session() as session:
         await due_runs.mark_dispatched(session, run_ids)
+    return len(runs)
 
 
 async def _may_live(redis: Any, run: RunRow) -> bool:
@@ -126,27 +125,6 @@ async def _may_live(redis: Any, run: RunRow) -> bool:
     )
     await redis.set(wire.RESULT_KEY + run.job_id, result, ex=RESULT_KEPT_S)
     return False
-
-
-class RedisWatch:
-    """Notices that Redis was emptied, or that another one answers (a failover to a replica that lagged)."""
-
-    def __init__(self, queue: str) -> None:
-        self._key = f"{queue}:sentinel"
-        self._replid: str | None = None
-
-    async def note(self, redis: Any) -> None:
-        """Leave the sentinel, and remember which Redis it is."""
-        await redis.set(self._key, "1")
-        self._replid = (await redis.info("replication")).get("master_replid")
-
-    async def has_lost(self, redis: Any) -> bool:
-        """Whether the ledger's waiting runs have to be compared with this Redis now."""
-        async with redis.pipeline(transaction=False) as pipe:
-            pipe.exists(self._key)
-            pipe.info("replication")
-            exists, info = await pipe.execute()
-        return not exists or info.get("master_replid") != self._replid
 
 
 def _milliseconds(instant: datetime) -> int:

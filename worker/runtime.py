@@ -103,7 +103,7 @@ class Runtime:
 
     def dispatch_soon(self) -> None:
         """Look at once for runs that were enqueued in the database."""
-        self._upkeep.dispatch_soon.set()
+        self.upkeep.dispatch_soon.set()
 
     async def look_whether_held(self) -> None:
         """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
@@ -116,6 +116,7 @@ class Runtime:
             )
         elif self.is_held and not held:
             get_logger().warning("adopted: runs are taken up again")
+            self.upkeep.sweep_soon.set()
         self.is_held = held
         self.claim_or_not()
 
@@ -126,7 +127,7 @@ class Runtime:
         queues = frozenset(self.queues)
         paused = {name for scope, name in self.controls.paused if scope == "queue"}
         everything = self.is_held or self._alone is not None
-        self.worker.paused_queues = queues if everything else queues & paused
+        self.worker.pause_queues(queues if everything else queues & paused)
 
     def obstacle(self, *, queue: str, kind: str) -> str | None:
         """Return why a run may not start now: ``held``, ``paused``, ``limited``, ``suspect``, or None."""

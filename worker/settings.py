@@ -46,7 +46,7 @@ class Settings(JobSettings):
     """Seconds of silence after which a worker counts as dead and its runs are put back. Shorter is sooner, but a
     database that stalls for so long makes living workers look dead (they lose the fence, not the data)."""
     dispatch_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
-    """Seconds between two looks for runs that were enqueued in the database."""
+    """Seconds between two looks for runs that were enqueued in the database and did not ring."""
     lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
     """Seconds for which a claim in Redis holds without renewal: so long the runs of a worker that was killed wait.
     Shorter is sooner, but a worker that is paused for longer loses its runs to others."""

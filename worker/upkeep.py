@@ -5,25 +5,30 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import get_async_session
 from db.errors import first_line
-from db.repositories import control, history, job_run, run_list
+from db.repositories import control, due_runs, history, job_run, run_list
+from db.repositories.due_runs import Dispatchable
 from holdfast.requests import ImportTasks
 from holdfast.states import RunState
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
-from worker import dispatch, intake, recovery, stock_claims
+from worker import dispatch, intake, reconcile, recovery, stock_claims
+from worker.clock import DatabaseClock
 from worker.logs import get_logger
 from worker.newcomers import HISTORY_AFTER
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
 
-RECONCILE_INTERVAL_S = 60.0
+SWEEP_INTERVAL_S = 60.0
+COMPARED_A_SWEEP = 10_000
+"""How many waiting runs a sweep compares with Redis; the next one goes on behind them."""
 REDIS_LOOK_S = 1.0
 CONTROLS_LOOK_S = 1.0
 HELD_LOOK_S = 5.0
@@ -40,32 +45,36 @@ class Upkeep:
         self._settings = runtime.settings
         self._queues = runtime.queues
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
-        self._watch = dispatch.RedisWatch(self._queues[0])
+        self._watch = reconcile.RedisWatch(self._queues[0])
+        self._clock = DatabaseClock()
+        self._compared_to: dict[str, UUID | None] = {}
         self.is_dispatching = False
         self._tasks: list[asyncio.Task[None]] = []
         self.dispatch_soon = asyncio.Event()
         """Set when a producer has rung: do not wait for the next look."""
+        self.sweep_soon = asyncio.Event()
+        """Set when older runs may be dispatched from now on."""
 
     async def start(self) -> None:
         """Do everything once, then go on in the background."""
         settings = self._settings
         await self._read_controls()
         await self._put_back()
-        if not self._runtime.is_held:
-            await self._reconcile()
+        await self._free_dead_claims()
         await self._sweep_spool()
-        paces: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (settings.heartbeat_interval_s, self._put_back),
-            (CONTROLS_LOOK_S, self._read_controls),
-            (REDIS_LOOK_S, self._look_at_redis),
-            (RECONCILE_INTERVAL_S, self._reconcile),
-            (HELD_LOOK_S, self._runtime.look_whether_held),
-            (HISTORY_INTERVAL_S, self._move_to_history),
-            (PRUNE_INTERVAL_S, self._prune_history),
+        paces: list[tuple[float, Callable[[], Awaitable[None]], asyncio.Event]] = [
+            (settings.dispatch_interval_s, self._dispatch, self.dispatch_soon),
+            (settings.heartbeat_interval_s, self._put_back, asyncio.Event()),
+            (CONTROLS_LOOK_S, self._read_controls, asyncio.Event()),
+            (REDIS_LOOK_S, self._look_at_redis, asyncio.Event()),
+            (SWEEP_INTERVAL_S, self._sweep, self.sweep_soon),
+            (SWEEP_INTERVAL_S, self._free_dead_claims, asyncio.Event()),
+            (HELD_LOOK_S, self._runtime.look_whether_held, asyncio.Event()),
+            (HISTORY_INTERVAL_S, self._move_to_history, asyncio.Event()),
+            (PRUNE_INTERVAL_S, self._prune_history, asyncio.Event()),
         ]
-        self._tasks = [asyncio.create_task(self._every(interval_s, action)) for interval_s, action in paces]
-        dispatching = self._every(settings.dispatch_interval_s, self._dispatch, sooner=self.dispatch_soon)
-        self._tasks.append(asyncio.create_task(dispatching))
+        self.sweep_soon.set()
+        self._tasks = [asyncio.create_task(self._every(*pace)) for pace in paces]
 
     async def stop(self) -> None:
         """End the tasks."""
@@ -82,9 +91,13 @@ class Upkeep:
         try:
             for queue in self._queues:
                 await intake.take_in(self._runtime.redis, queue)
-                await dispatch.dispatch(self._runtime.redis, queue, self._kinds)
+                after = due_runs.watermark(await self._clock.now(), dispatch.LOOK_BACK)
+                await dispatch.dispatch(self._runtime.redis, await self._wanted(queue), after=after)
         finally:
             self.is_dispatching = False
+
+    async def _wanted(self, queue: str) -> Dispatchable:
+        return Dispatchable(queue, self._kinds, await self._clock.now() + dispatch.HORIZON)
 
     async def _put_back(self) -> None:
         if self._runtime.is_held:
@@ -95,22 +108,44 @@ class Upkeep:
             for run_id in run_ids:
                 get_logger().warning("a dead worker's run was put back", run_id=str(run_id))
             if run_ids:
-                await dispatch.dispatch(runtime.redis, queue, self._kinds)
+                await dispatch.dispatch_runs(runtime.redis, self._kinds, run_ids)
+
+    async def _sweep(self) -> None:
+        """Find what the usual look does not: ids that are older than its watermark, and what Redis forgot unseen."""
+        if self._runtime.is_held:
+            return
+        for queue in self._queues:
+            wanted = await self._wanted(queue)
+            await dispatch.dispatch(self._runtime.redis, wanted)
+            missing, self._compared_to[queue] = await reconcile.reconcile(
+                self._runtime.redis, wanted, after=self._compared_to.get(queue), most=COMPARED_A_SWEEP
+            )
+            self._say_missing(missing)
 
     async def _reconcile(self) -> None:
+        if self._runtime.is_held:
+            return
+        for queue in self._queues:
+            missing, _ = await reconcile.reconcile(self._runtime.redis, await self._wanted(queue))
+            self._say_missing(missing)
+        await self._watch.note(self._runtime.redis)
+
+    @staticmethod
+    def _say_missing(missing: int) -> None:
+        if missing:
+            get_logger().info("waiting runs were put into Redis again", runs=missing)
+
+    async def _free_dead_claims(self) -> None:
         if self._runtime.is_held:
             return
         for queue in self._queues:
             async with get_async_session(read_only=True) as session:
                 running = {run.job_id for run in await job_run.running_runs(session, queue)}
             await stock_claims.free_dead(self._runtime.redis, queue, self._kinds, running_job_ids=running)
-            if missing := await dispatch.reconcile(self._runtime.redis, queue, self._kinds):
-                get_logger().info("waiting runs were put into Redis again", runs=missing)
-        await self._watch.note(self._runtime.redis)
 
     async def _look_at_redis(self) -> None:
         if await self._watch.has_lost(self._runtime.redis):
-            get_logger().warning("Redis is empty or another one: reconciling")
+            get_logger().info("Redis is empty, or another one than the ledger was compared with: comparing them")
             await self._reconcile()
 
     async def _read_controls(self) -> None:
@@ -165,11 +200,8 @@ class Upkeep:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 
-    async def _every(
-        self, interval_s: float, action: Callable[[], Awaitable[None]], *, sooner: asyncio.Event | None = None
-    ) -> None:
+    async def _every(self, interval_s: float, action: Callable[[], Awaitable[None]], sooner: asyncio.Event) -> None:
         failing = False
-        sooner = sooner or asyncio.Event()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):

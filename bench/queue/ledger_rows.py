@@ -6,10 +6,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from bench.queue.arena import QUEUE
 from db.urls import normalise_url
 
-# The ids are UUIDs of version 7, as the library makes them: a time, then what tells runs of one moment apart.
+# The ids are UUIDs of version 7, as the library makes them: a time, then what tells runs of one moment apart. Up to a
+# hundred share a millisecond.
 _IDS = """
-SELECT (lpad(to_hex(1760000000000 + number), 12, '0') || '7' || substr(md5(number::text), 1, 3)
-        || '8' || substr(md5(number::text), 5, 15))::uuid AS id
+SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - (:count - number) / 100), 12, '0')
+        || '7' || substr(md5(number::text), 1, 3) || '8' || substr(md5(number::text), 5, 15))::uuid AS id
 FROM generate_series(1, :count) AS number
 """
 

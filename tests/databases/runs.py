@@ -9,9 +9,11 @@ from sqlalchemy import update
 from db.connection import get_async_session
 from db.models import JobAttempt, WorkerHeartbeat
 from db.repositories import history, job_run, run_list, worker_heartbeat
+from db.repositories.due_runs import Dispatchable
 from db.repositories.job_run import BornRun, RunRow
 from holdfast.ids import uuid7
 from worker import ledger
+from worker.dispatch import HORIZON
 from worker.ledger import Admitted, Vitals
 
 QUEUE = "arq:queue"
@@ -30,6 +32,11 @@ def born(job_id: str | None = None, *, at: datetime | None = None, unique_key: s
 def vitals(worker_id: str, *, queue_home: str = HOME, exclusive: bool = False, timeout_s: float = TIMEOUT_S) -> Vitals:
     """A worker."""
     return Vitals(worker_id, queue_home, exclusive, timeout_s)
+
+
+def wanted(*, horizon: timedelta = HORIZON) -> Dispatchable:
+    """What a worker of the usual kind dispatches."""
+    return Dispatchable(QUEUE, ["import_tasks"], datetime.now(UTC) + horizon)
 
 
 async def heartbeat(*worker_ids: str, queue_home: str = HOME) -> None:

@@ -1,24 +1,30 @@
-"""From the ledger into Redis: what is put there leaves alone what a living worker has."""
+"""From the ledger into Redis: what the usual look finds, what the sweep finds, and what is put there by its id."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import update
 
 from db.connection import get_async_session
-from holdfast import wire
+from db.repositories import due_runs, history, run_actions
+from holdfast import outbox
+from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
-from tests.databases.runs import QUEUE, attempts_of, heartbeat, run_of, vitals, waiting_run
-from worker import dispatch, ledger, recovery
-from worker.ledger import Admitted
-from worker.queue.claims import Claimer, LeaseTerms
-from worker.queue.scripts import QueueKeys
+from holdfast.requests import ImportTasks
+from tests.databases.runs import QUEUE, admitted, run_of, vitals, wanted
+from worker import dispatch, ledger, reconcile, recovery
+from worker.clock import DatabaseClock
+from worker.retries import Outcome
 
 pytestmark = pytest.mark.usefixtures("manager")
 
-KINDS = ("import_tasks",)
+REQUEST = ImportTasks(source="/imports/tasks.csv")
+KINDS = ["import_tasks"]
 
 
 @pytest.fixture
@@ -27,49 +33,121 @@ async def redis(redis_url: str) -> AsyncIterator[Any]:
         yield made
 
 
-def claimer(redis: Any, token: bytes, *, lease_ms: int = 60_000) -> Claimer:
-    terms = LeaseTerms(token, lease_ms=lease_ms, in_progress_ms=600_000, max_payload_bytes=1 << 20, see_aborts=False)
-    return Claimer(redis, QueueKeys(QUEUE), terms)
+def id_at(instant: datetime) -> UUID:
+    """A UUIDv7 of an instant."""
+    return UUID(int=history.first_id_of(instant).int | uuid7().int & (1 << 80) - 1)
 
 
-async def test_a_run_that_was_put_back_leaves_the_claim_of_a_living_worker(redis: Any) -> None:
-    run = await waiting_run()
+async def enqueued(*, age: timedelta = timedelta(0), at: datetime | None = None, unique_key: str | None = None) -> UUID:
+    """A run that a producer has committed now, with an id of that age."""
+    run_id = id_at(datetime.now(UTC) - age)
     async with get_async_session() as session:
-        await session.execute(update(job_runs).values(dispatched_at=None))
-    assert await dispatch.dispatch(redis, QUEUE, KINDS) == 1
-    assert len(await claimer(redis, b"dead", lease_ms=1).claim(1)) == 1
-    admitted = await ledger.admit(run, vitals("dead"), active_here=())
-    assert isinstance(admitted, Admitted)
-    await heartbeat("living")
-
-    # The lease was over before anybody looked at the ledger: a living worker has claimed the entry by itself.
-    (claimed,) = await _until_claimed(claimer(redis, b"living"))
-    assert await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=()) == [admitted.run_id]
-    assert await dispatch.dispatch(redis, QUEUE, KINDS) == 1
-
-    assert await redis.get(wire.IN_PROGRESS_KEY + claimed.job_id) == b"living"
-    assert await redis.zscore(QUEUE, claimed.job_id) == await redis.zscore(f"{QUEUE}:leases", claimed.job_id)
-    assert [one.outcome for one in await attempts_of(admitted.run_id)] == ["crashed"]
-    assert (await run_of(admitted.run_id)).dispatched_at is not None
+        return await outbox.enqueue(session, REQUEST, at=at, run_id=run_id, unique_key=unique_key)
 
 
-async def test_a_run_that_was_put_back_is_freed_from_a_dead_claim(redis: Any) -> None:
-    run = await waiting_run()
+async def look(redis: Any) -> int:
+    """The usual look of a worker."""
+    after = due_runs.watermark(datetime.now(UTC), dispatch.LOOK_BACK)
+    return await dispatch.dispatch(redis, wanted(), after=after)
+
+
+async def queued(redis: Any) -> list[UUID]:
+    return sorted(UUID(raw.decode()) for raw in await redis.zrange(QUEUE, 0, -1))
+
+
+async def test_the_usual_look_finds_what_is_new_and_the_sweep_the_rest(redis: Any) -> None:
+    new = [await enqueued(), await enqueued(age=timedelta(seconds=5))]
+    late = [await enqueued(age=timedelta(hours=1)), await enqueued(age=timedelta(days=30))]
+    far = await enqueued(at=datetime.now(UTC) + timedelta(hours=1))
+    assert await look(redis) == 2
+    assert await queued(redis) == sorted(new)
+    assert await look(redis) == 0
+    assert await dispatch.dispatch(redis, wanted()) == 2
+    assert await queued(redis) == sorted([*new, *late])
+    assert await dispatch.dispatch(redis, wanted()) == 0
+    assert [(await run_of(run_id)).dispatched_at is None for run_id in (*new, *late, far)] == [False] * 4 + [True]
+
+
+async def test_more_than_one_page_in_their_order(redis: Any) -> None:
     async with get_async_session() as session:
-        await session.execute(update(job_runs).values(dispatched_at=None))
-    await dispatch.dispatch(redis, QUEUE, KINDS)
-    admitted = await ledger.admit(run, vitals("dead"), active_here=())
-    assert isinstance(admitted, Admitted)
-    # As Redis has it that lost the lease: nobody would look at the entry before the key has expired.
-    await redis.set(wire.IN_PROGRESS_KEY + run.job_id, b"dead", px=600_000)
-    await heartbeat("living")
-    await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=())
-    await dispatch.dispatch(redis, QUEUE, KINDS)
-
-    assert [claimed.job_id for claimed in await claimer(redis, b"living").claim(1)] == [run.job_id]
+        run_ids = [await outbox.enqueue(session, REQUEST) for _ in range(dispatch.PAGE_RUNS + 7)]
+    assert await look(redis) == len(run_ids)
+    assert await queued(redis) == run_ids
 
 
-async def _until_claimed(by: Claimer) -> list[Any]:
-    while not (claims := await by.claim(1)):
-        pass
-    return claims
+async def test_runs_of_kinds_that_this_worker_does_not_know_hinder_no_other(redis: Any) -> None:
+    async with get_async_session() as session:
+        run_ids = [await outbox.enqueue(session, REQUEST) for _ in range(dispatch.PAGE_RUNS + 1)]
+        await session.execute(update(job_runs).where(job_runs.c.id.in_(run_ids)).values(kind="another"))
+    own = await enqueued()
+    assert await look(redis) == 1
+    assert await queued(redis) == [own]
+
+
+async def test_several_that_look_at_once_mark_each_run_once(redis: Any) -> None:
+    run_ids = [await enqueued() for _ in range(5)]
+    await asyncio.gather(*(look(redis) for _ in range(4)))
+    assert await queued(redis) == sorted(run_ids)
+    marked = [(await run_of(run_id)).dispatched_at for run_id in run_ids]
+    async with get_async_session() as session:
+        await due_runs.mark_dispatched(session, run_ids)
+    assert [(await run_of(run_id)).dispatched_at for run_id in run_ids] == marked
+
+
+async def test_a_duplicate_is_decided_before_it_is_put_there(redis: Any) -> None:
+    first, second = await enqueued(unique_key="k"), await enqueued(unique_key="k")
+    assert await look(redis) == 1
+    assert await queued(redis) == [first]
+    assert (await run_of(second)).duplicate_of == first
+
+
+async def test_what_a_dead_worker_left_is_put_there_by_its_id(redis: Any) -> None:
+    run_id = await enqueued(age=timedelta(hours=1))
+    await admitted("dead", run_id=run_id)
+    (put_back,) = await recovery.put_back_orphans(vitals("ada"), QUEUE, active_here=())
+    assert put_back == run_id
+    assert await look(redis) == 0
+    assert await dispatch.dispatch_runs(redis, KINDS, [run_id]) == 1
+    assert await queued(redis) == [run_id]
+    assert await dispatch.dispatch_runs(redis, ["another"], [run_id]) == 0
+
+
+async def test_what_an_operator_replays_is_put_there_by_its_id(redis: Any) -> None:
+    run_id = await enqueued(age=timedelta(hours=1))
+    given = await admitted("ada", run_id=run_id)
+    await ledger.finish(given, Outcome("failed", error={"type": "E", "message": "m"}))
+    assert await dispatch.dispatch_runs(redis, KINDS, [run_id]) == 0
+    async with get_async_session() as session:
+        await run_actions.replay(session, run_id)
+    assert await dispatch.dispatch_runs(redis, KINDS, [run_id]) == 1
+    assert await queued(redis) == [run_id]
+
+
+async def test_comparing_goes_on_where_it_stopped(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "PAGE_RUNS", 2)
+    run_ids = sorted([await enqueued() for _ in range(7)])
+    assert await look(redis) == 7
+    await redis.flushdb()
+    after, steps = None, list[tuple[int, Sequence[UUID]]]()
+    while not steps or after is not None:
+        count, after = await reconcile.reconcile(redis, wanted(), after=after, most=3)
+        steps.append((count, await queued(redis)))
+    assert steps == [(4, run_ids[:4]), (3, run_ids)]
+    assert await reconcile.reconcile(redis, wanted()) == (0, None)
+
+
+async def test_redis_is_compared_again_when_it_is_empty_or_another(redis: Any) -> None:
+    watch = reconcile.RedisWatch(QUEUE)
+    assert await watch.has_lost(redis)
+    await watch.note(redis)
+    assert not await watch.has_lost(redis)
+    assert not await reconcile.RedisWatch(QUEUE).has_lost(redis)  # nor has any other worker to do it again
+    await redis.set(f"{QUEUE}:sentinel", "another Redis's replication id, as a replica has it that takes over")
+    assert await watch.has_lost(redis)
+
+
+async def test_the_databases_clock_goes_on_between_two_questions() -> None:
+    clock = DatabaseClock()
+    first = await clock.now()
+    assert abs(first - datetime.now(UTC)) < timedelta(seconds=10)
+    assert first < await clock.now() < first + timedelta(seconds=10)

@@ -17,8 +17,8 @@ from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ImportTasks
 from holdfast.states import RunState
-from tests.databases.runs import QUEUE, admitted, born, born_again, move_everything, run_of, vitals
-from worker import dispatch, intake, ledger
+from tests.databases.runs import QUEUE, admitted, born, born_again, move_everything, run_of, vitals, wanted
+from worker import intake, ledger, reconcile
 from worker.ledger import Admitted, AlreadyOver
 from worker.retries import Outcome
 
@@ -84,7 +84,7 @@ async def test_a_run_that_is_due_later_stays_so_when_redis_is_lost(redis: Any, r
     assert await intake.take_in(redis, QUEUE) == 2
     assert (await run_of(UUID(str(later.id)))).due_at == due
     await redis.flushdb()
-    assert await dispatch.reconcile(redis, QUEUE, ["import_tasks"]) == 1
+    assert await reconcile.reconcile(redis, wanted()) == (1, None)
     assert await redis.zrange(QUEUE, 0, -1) == [str(now.id).encode()]
 
 

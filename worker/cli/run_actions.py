@@ -1,15 +1,23 @@
 """``runs cancel`` and ``runs retry``: acting on runs that are named."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import click
+from redis import asyncio as redis_asyncio
+from redis.exceptions import RedisError
 
 from db.connection import get_async_session
+from db.errors import first_line
 from db.repositories import run_actions
 from holdfast.states import RunState
+from jobs.registry import load_jobs
+from worker import dispatch
 from worker.cli.database import open_database
 from worker.cli.runs import parse_run_id
 from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json
+from worker.embedded import is_listening
+from worker.settings import Settings
 
 
 @click.command("cancel", epilog="Example: python -m worker runs cancel 0198c0de-0000-7000-8000-000000000000")
@@ -30,13 +38,28 @@ async def retry(*, run_ids: tuple[str, ...], as_json: bool) -> None:
     await _act(run_ids, run_actions.replay, "waiting", as_json=as_json)
 
 
+async def _tell_redis(settings: Settings, waiting: Sequence[UUID]) -> None:
+    """Put runs that go on into Redis; what it does not hear of now, the workers' sweep finds within a minute."""
+    if not waiting or (settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute())):
+        return
+    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=5)
+    try:
+        await dispatch.dispatch_runs(client, tuple(load_jobs(settings)), waiting)
+    except (RedisError, OSError) as error:
+        click.echo(f"Redis does not answer ({first_line(error)}): workers see it within a minute", err=True)
+    finally:
+        await client.aclose()
+
+
 async def _act(run_ids: tuple[str, ...], action: run_actions.Action, done: str, *, as_json: bool) -> None:
+    settings = load_settings()
     wanted = [parse_run_id(text) for text in run_ids]
     states: dict[UUID, RunState | None] = {}
-    async with open_database(load_settings()):
+    async with open_database(settings):
         for run_id in wanted:
             async with get_async_session() as session:
                 states[run_id] = await action(session, run_id)
+        await _tell_redis(settings, [run_id for run_id, state in states.items() if state is RunState.WAITING])
     documents = [
         {
             "run_id": str(run_id),

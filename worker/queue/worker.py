@@ -157,6 +157,13 @@ class Worker(ArqWorker):
         if heard:
             await self.pool.zrem(abort_jobs_ss, *heard)
 
+    def pause_queues(self, queues: frozenset[str]) -> None:
+        """Claim nothing from these queues from now on; one that goes on is looked into at once."""
+        going_on = self.paused_queues - queues
+        self.paused_queues = queues
+        if going_on and self._engine is not None:
+            self._engine.waker.changed.set()
+
     def free_slots(self) -> int:
         """Return how many entries may be claimed now; of those that only wait for their end as many again are held."""
         free = min(self.max_jobs - self.job_counter, 2 * self.max_jobs - len(self.tasks), self.queue_read_limit)
