@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sqlite3
 import time
 from typing import Any
 
@@ -54,7 +55,7 @@ def engine_options(url: URL) -> dict[str, Any]:
     if backend in {"mysql", "mariadb"}:
         return {"isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10, "charset": "utf8mb4"}}
     lasting = {"pool_recycle": -1} if is_in_memory(url) else {}  # it ends with its last connection
-    return {"connect_args": {"async_creator_fn": _connect_sqlite}, **lasting}
+    return {"connect_args": {"async_creator_fn": _connect_sqlite, "factory": _SqliteConnection}, **lasting}
 
 
 def tune(engine: Engine) -> None:
@@ -90,6 +91,19 @@ def _ping_after_idling(engine: Engine) -> None:
     event.listen(engine, "connect", note)
     event.listen(engine, "checkin", note)
     event.listen(engine, "checkout", ping)
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """Rolls back when it is closed.
+
+    SQLAlchemy closes a connection whose statement was cancelled. SQLite defers that, and keeps the write lock, for as
+    long as a statement of the connection lives: here until the traceback of the cancellation is forgotten.
+    """
+
+    def close(self) -> None:
+        if self.in_transaction:
+            self.rollback()
+        super().close()
 
 
 async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, insert, select, text
 
 from db import migrate
@@ -74,3 +75,28 @@ async def test_a_database_in_memory_ends_with_its_pool() -> None:
 async def add_user(name: str) -> None:
     async with get_async_session() as session:
         await session.execute(insert(User).values(username=name))
+
+
+async def test_a_cancelled_writer_leaves_no_lock(sqlite_url: str) -> None:
+    manager = DatabaseManager(DatabaseSettings(_env_file=None, database_url=SecretStr(sqlite_url)))
+    await manager.connect()
+    kept: list[BaseException] = []  # with their tracebacks, as logs and reports keep them
+
+    async def write_for_ever() -> None:
+        while True:
+            async with manager.session() as session:
+                for _ in range(5):
+                    await session.execute(text("INSERT INTO notes VALUES (:a)"), [{"a": a} for a in range(200)])
+
+    async with manager.session() as session:
+        await session.execute(text("CREATE TABLE notes (a INTEGER)"))
+    for round_number in range(30):
+        writer = asyncio.create_task(write_for_ever())
+        await asyncio.sleep(round_number / 1500)  # wherever that finds it
+        writer.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await writer
+        kept.append(cancelled.value)
+        async with asyncio.timeout(10), manager.session() as session:
+            await session.execute(text("INSERT INTO notes VALUES (0)"))
+    await manager.close()
