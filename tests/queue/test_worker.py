@@ -79,7 +79,7 @@ def test_a_burst_ends_though_redis_had_refused_to_say_what_is_due(place: Workpla
         redis.acl_log_reset()
         with place.worker("--burst", REDIS_URL=f"redis://ada:a@127.0.0.1:{redis_server.port}/0") as worker:
             assert wait_until(lambda: "zcount" in [entry["object"] for entry in redis.acl_log()], PATIENCE_S)
-            redis.acl_setuser("ada", commands=["+zcount"])
+            redis.acl_setuser("ada", enabled=True, commands=["+zcount"])
             assert worker.wait() == 0
         redis.acl_deluser("ada")
 
