@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from redis.asyncio import ConnectionPool, Redis
+
 from db import migrate
 from db.connection import close_database, database_is_open, get_async_session, initialize_database
 from db.repositories import installation
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from worker.queue import Worker
 
 ALONE_LOOK_S = 0.05
+REDIS_DEADLINE_S = 5.0
+"""Seconds for each answer of Redis to the upkeep: where packets vanish nothing else would end the wait."""
 
 
 class Runtime:
@@ -76,7 +80,7 @@ class Runtime:
             SchemaOutdated: its tables are not of this version.
         """
         ctx["runtime"] = self
-        self.redis = ctx["redis"]
+        self.redis = _with_deadline(ctx["redis"].connection_pool)
         settings = self.settings
         if settings.database_is_embedded:
             settings.holdfast_data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,6 +100,8 @@ class Runtime:
         del ctx
         await self.upkeep.stop()
         await self._heartbeat.stop()
+        if self.redis is not None:
+            await self.redis.aclose()
         if self._owns_pool:
             await close_database()
         if self.started.is_set():
@@ -162,3 +168,9 @@ class Runtime:
             finally:
                 self._alone = None
                 self.claim_or_not()
+
+
+def _with_deadline(pool: ConnectionPool) -> Redis:
+    """Return a client with connections of its own to the same Redis; each answer has to come in time."""
+    arguments = {**pool.connection_kwargs, "socket_timeout": REDIS_DEADLINE_S}
+    return Redis.from_pool(ConnectionPool(connection_class=pool.connection_class, **arguments))
