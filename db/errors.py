@@ -3,7 +3,7 @@
 import socket
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -38,6 +38,18 @@ TRANSIENT_MYSQL_CODES: Final = frozenset(
     }
 )
 TRANSIENT_SQLITE_TEXTS: Final = ("is locked", "disk I/O error", "disk is full", "readonly database", "unable to open")
+UNSTORABLE_SQLSTATES: Final = ("22", "23514")
+UNSTORABLE_MYSQL_CODES: Final = frozenset(
+    {
+        1264,  # number out of range
+        1366,  # not a character of the column's set
+        1406,  # too long
+        3140,  # invalid JSON (MySQL)
+        3157,  # JSON nested too deep (MySQL)
+        4025,  # a check failed; MariaDB checks JSON by one, which takes 31 levels
+    }
+)
+UNSTORABLE_SQLITE_TEXTS: Final = ("Error binding parameter", "too big", "CHECK constraint failed")
 DUPLICATE_MYSQL_CODES: Final = frozenset({1022, 1062, 1586})
 
 
@@ -74,6 +86,19 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return any(text in str(error.orig) for text in TRANSIENT_SQLITE_TEXTS)
     return False
+
+
+def is_unstorable(error: BaseException) -> bool:
+    """Whether a value is not one that the database can keep: trying again cannot help."""
+    if not isinstance(error, StatementError):
+        return False
+    if not isinstance(error, DBAPIError):
+        return True  # it could not even be handed to the driver
+    if (code := sqlstate(error)) is not None:
+        return code.startswith(UNSTORABLE_SQLSTATES)
+    if (number := mysql_code(error)) is not None:
+        return number in UNSTORABLE_MYSQL_CODES
+    return any(text in str(error.orig) for text in UNSTORABLE_SQLITE_TEXTS)
 
 
 def is_unique_violation(error: BaseException) -> bool:

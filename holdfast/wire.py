@@ -156,6 +156,9 @@ def read_job(data: bytes) -> dict[str, Any]:
             raise WireFormatError(f"{name!r} of a job must be {rule}; see docs/wire.md")
     if not 0 <= value["et"] <= LATEST_MS:
         raise WireFormatError("'et' of a job must be Unix time in milliseconds; see docs/wire.md")
+    unique_key = value.get("u")
+    if unique_key is not None and not (isinstance(unique_key, str) and 0 < len(unique_key) <= MAX_UNIQUE_KEY):
+        raise WireFormatError(f"'u' of a job must be a string of 1 to {MAX_UNIQUE_KEY} characters; see docs/wire.md")
     if b"\\u" in data:
         _check_text(data, value)
     return value

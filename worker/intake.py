@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from redis.exceptions import ResponseError
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,13 +23,20 @@ from worker.newcomers import free_id, is_storable_id, may_be_in_history
 AT_ONCE = 500
 REST = 3.0
 """Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs."""
+BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
-async def take_in(redis: Any, queue: str) -> int:
+async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
     """Enter what producers have announced on the intake list.
 
-    An announcement that is lost with this worker costs nothing: its run is entered at admission. The latest come first:
-    the earliest are about to be admitted, which enters them as well.
+    An announcement that is lost with this worker costs nothing: its run is entered at admission. What this worker
+    would not run, because its kind is unknown or its payload too large, is left to whoever claims it. The latest come
+    first: the earliest are about to be admitted, which enters them as well.
+
+    Args:
+        redis: a connection.
+        queue: the queue's key.
+        kinds: those that this worker enters.
 
     Returns:
         How many runs were new to the ledger.
@@ -36,12 +44,32 @@ async def take_in(redis: Any, queue: str) -> int:
     entered = 0
     began = time.monotonic()
     while ids := await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
-        entered += await _enter(await _look_up(redis, queue, ids))
+        for group in await _groups(redis, ids):
+            entered += await _enter([born for born in await _look_up(redis, queue, group) if born.kind in kinds])
         if len(ids) < AT_ONCE:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))
         began = time.monotonic()
     return entered
+
+
+async def _groups(redis: Any, ids: Sequence[bytes]) -> list[list[bytes]]:
+    """Cut the ids so that the payloads of each group fit into memory; those that are too large are left out."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for raw_id in ids:
+            pipe.strlen(wire.JOB_KEY.encode() + raw_id)
+        sizes = await pipe.execute(raise_on_error=False)  # one may be of another type
+    groups: list[list[bytes]] = [[]]
+    total = 0
+    for raw_id, size in zip(ids, sizes, strict=True):
+        if isinstance(size, ResponseError) or not 0 < size <= wire.MAX_PAYLOAD_BYTES:
+            continue
+        total += size
+        if total > BYTES_AT_ONCE:
+            groups.append([])
+            total = size
+        groups[-1].append(raw_id)
+    return [group for group in groups if group]
 
 
 async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> list[BornRun]:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line, is_transient
+from db.errors import first_line, is_transient, is_unstorable
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
 from worker.logs import Logger
+from worker.queue.execution import Poisoned
 
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
@@ -91,11 +92,12 @@ def is_expected(error: Exception) -> bool:
 
 
 class waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path of each run: no generator
-    """Let a run wait whose ledger is out of reach for a passing reason."""
+    """Let a run wait whose ledger is out of reach for a passing reason, and park one that it cannot store."""
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_job_id", "_logger")
 
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, job_id: str, logger: Logger) -> None:
+        self._job_id = job_id
         self._logger = logger
 
     def __enter__(self) -> None:
@@ -104,7 +106,11 @@ class waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, Retry) or not is_transient(error):
+        if not isinstance(error, Exception) or isinstance(error, Retry):
             return
-        self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
-        raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error
+        if is_unstorable(error):
+            message = f"the ledger cannot store it: {first_line(error)}"
+            raise Poisoned(self._job_id, "unstorable", message) from error
+        if is_transient(error):
+            self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
+            raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error

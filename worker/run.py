@@ -12,7 +12,7 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line, is_transient
+from db.errors import first_line, is_transient, is_unstorable
 from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
@@ -26,6 +26,7 @@ from worker.light import run_light
 from worker.logs import Logger, get_logger
 from worker.newcomers import LONGEST_ID, is_storable_id
 from worker.progress import ProgressPublisher
+from worker.queue.execution import Poisoned
 from worker.retries import Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
 from worker.runtime import Runtime
 
@@ -60,7 +61,7 @@ def job_function(job: Job) -> JobFunction:
             return await run_light(runtime, job, ctx["job_id"], _as_request(args, kwargs))
         if not is_storable_id(ctx["job_id"]):
             message = f"a run's id has at most {LONGEST_ID} characters and no NUL: use a UUID version 7"
-            raise RunFailed(ctx["job_id"], "invalid_id", message)
+            raise Poisoned(ctx["job_id"], "invalid_id", message)
         born = BornRun(
             kind=job.kind,
             queue=ctx.get("queue", runtime.queues[0]),
@@ -109,7 +110,7 @@ async def run_attempt(
         call = decode(job, born, release_slot)
     except ValidationError as invalid:
         return await _refuse(runtime, job, born, describe_invalid(invalid))
-    with waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(born.job_id, logger):
         if is_unwanted:
             return _report_refused(runtime, job, await ledger.cancel(born), call.request)
         if (obstacle := runtime.obstacle(queue=born.queue, kind=job.kind)) is not None:
@@ -120,7 +121,7 @@ async def run_attempt(
         return await _run_if_admitted(runtime, call, admission, logger)
     logger.warning("the run is a suspect and runs alone", run_id=str(admission.run_id))
     async with runtime.alone(admission.run_id):
-        with waiting_for_the_ledger(logger):
+        with waiting_for_the_ledger(born.job_id, logger):
             admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active, is_alone=True)
         return await _run_if_admitted(runtime, call, admission, logger)
 
@@ -135,7 +136,7 @@ async def _run_if_admitted(runtime: Runtime, call: Call, admission: Admission, l
 async def _refuse(runtime: Runtime, job: Job, born: BornRun, error: dict[str, Any]) -> Report | None:
     logger = get_logger(run_id=born.job_id, kind=job.kind)
     logger.warning("the request is invalid", error=error)
-    with waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(born.job_id, logger):
         admission = await ledger.refuse(born, error)
     return _report_refused(runtime, job, admission, None)
 
@@ -182,7 +183,7 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
 
 async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
     # Its worker may have ended the run already, or this one without hearing of its own commit: Redis is told again.
-    with waiting_for_the_ledger(logger):
+    with waiting_for_the_ledger(call.born.job_id, logger):
         over = await ledger.find_end(admitted.run_id)
     if over is None:
         raise Retry(defer=HELD_ELSEWHERE_S)
@@ -233,24 +234,29 @@ async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome
                 raise
             is_cancelled = True
         except Exception as error:
-            if is_patient or not is_transient(error):
+            if is_patient:
                 raise
             logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-            record, is_patient = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome)), True
+            record, is_patient = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome, error)), True
 
 
-async def _record_patiently(runtime: Runtime, admitted: Admitted, outcome: Outcome) -> Outcome:
+async def _record_patiently(runtime: Runtime, admitted: Admitted, outcome: Outcome, error: Exception) -> Outcome:
     deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
     while True:
-        failures += 1
-        await asyncio.sleep(min(5.0, 0.1 * 2**failures))
+        if is_unstorable(error) and outcome.name != "failed":
+            message = f"its end cannot be stored: {first_line(error)}".replace("\x00", "")
+            outcome = Outcome("failed", error={"type": "unstorable", "message": message})
+        elif not is_transient(error):
+            raise error
+        elif time.monotonic() > deadline:
+            raise Retry(defer=HELD_ELSEWHERE_S) from error
+        else:
+            failures += 1
+            await asyncio.sleep(min(5.0, 0.1 * 2**failures))
         try:
             return await runtime.ledger.finish(admitted, outcome)
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            if time.monotonic() > deadline:
-                raise Retry(defer=HELD_ELSEWHERE_S) from error
+        except Exception as again:  # noqa: BLE001 - looked at above
+            error = again
 
 
 def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:

@@ -90,7 +90,7 @@ class Upkeep:
         self.is_dispatching = True
         try:
             for queue in self._queues:
-                await intake.take_in(self._runtime.redis, queue)
+                await intake.take_in(self._runtime.redis, queue, self._kinds)
                 after = due_runs.watermark(await self._clock.now(), dispatch.LOOK_BACK)
                 await dispatch.dispatch(self._runtime.redis, await self._wanted(queue), after=after)
         finally:

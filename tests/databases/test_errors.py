@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from db.connection import DatabaseManager, close_database, get_async_session, initialize_database
-from db.errors import first_line, is_transient, is_unique_violation
+from db.errors import first_line, is_transient, is_unique_violation, is_unstorable
 from db.models import Task, User
 from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
@@ -141,3 +141,31 @@ async def test_a_pool_without_a_free_connection_is_transient(settings: DatabaseS
         assert is_transient(caught.value)
     finally:
         await close_database()
+
+
+async def test_a_value_that_no_column_can_hold_is_unstorable(manager: DatabaseManager) -> None:
+    # SQLite keeps what is too long, and the driver of MariaDB writes anything as text.
+    values: dict[str, object] = {"sqlite": {"a": 1}, "postgresql": {"a": 1}}
+    for value in ("a" * 151, values.get(manager.engine.dialect.name, "a" * 151)):
+        error = await statement_error(insert(User).values(username=value))
+        assert is_unstorable(error) is (manager.engine.dialect.name != "sqlite" or isinstance(value, dict))
+        assert not is_transient(error)
+    assert not is_unstorable(await statement_error("SELECT no_such_column"))
+    assert not is_unstorable(ValueError("a value"))
+
+
+async def statement_error(statement: object) -> BaseException:
+    """Run a statement and return what it raised, which may not have come from the server; a value if it did not."""
+    try:
+        await run_all(statement)
+    except StatementError as error:
+        return error
+    return ValueError("nothing was raised")
+
+
+async def test_json_that_is_nested_too_deep_is_stored_or_unstorable(manager: DatabaseManager) -> None:
+    nested: list[object] = []
+    for _ in range(100):
+        nested = [nested]
+    error = await statement_error(insert(Task).values(title="t", user_id=uuid7(), metadata_json={"a": nested}))
+    assert is_unstorable(error) is (manager.engine.dialect.name in {"mysql", "mariadb"})

@@ -94,6 +94,21 @@ class TrialCopy(JobRequest[Done]):
     """At the first start; later ones are quick."""
 
 
+class Said(JobReport):
+    """Whatever it was told to say."""
+
+    text: str
+
+
+class TrialSay(JobRequest[Said]):
+    """Report a character."""
+
+    kind: ClassVar[str] = "trial_say"
+    report_type: ClassVar[type[JobReport]] = Said
+
+    code_point: int
+
+
 async def write(context: RunContext, request: TrialWrite) -> Done:
     """Perform `TrialWrite`."""
     while request.gate and not Path(request.gate).exists():  # noqa: ASYNC240 - a look at a local folder
@@ -155,6 +170,12 @@ async def copy(context: RunContext, request: TrialCopy) -> Done:
     return Done(steps=1)
 
 
+async def say(context: RunContext, request: TrialSay) -> Said:
+    """Perform `TrialSay`."""
+    del context
+    return Said(text=chr(request.code_point))
+
+
 async def _write_step(context: RunContext, batch: Batch) -> int:
     step: int = batch.cursor.get("step", 0) + 1
     await batch.session.execute(insert(effects).values(run_id=context.run_id, step=step, fence=context.fence))
@@ -171,5 +192,6 @@ JOBS = (
     Job(TrialBlock, block, timeout_s=TIMEOUT_S, retries=SOON),
     Job(TrialPoison, kill_itself, timeout_s=TIMEOUT_S, retries=SOON),
     Job(TrialFail, fail, timeout_s=TIMEOUT_S, retries=SOON),
+    Job(TrialSay, say, timeout_s=TIMEOUT_S, retries=SOON),
     Job(TrialCopy, copy, timeout_s=TIMEOUT_S, retries=SOON),
 )

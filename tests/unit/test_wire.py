@@ -128,6 +128,17 @@ def test_a_job_with_a_wrong_field_is_refused_by_name(wrong: dict[str, object]) -
             wire.read_job(json.dumps({key: value for key, value in GOOD_JOB.items() if key != name}).encode())
 
 
+@pytest.mark.parametrize("key", [None, "k", "k" * wire.MAX_UNIQUE_KEY])
+def test_a_unique_key_is_read(key: str | None) -> None:
+    assert wire.read_job(json.dumps({**GOOD_JOB, "u": key}).encode())["u"] == key
+
+
+@pytest.mark.parametrize("key", ["", "k" * (wire.MAX_UNIQUE_KEY + 1), 1, ["k"], {"k": 1}, True])
+def test_a_unique_key_that_no_ledger_can_hold_is_refused(key: object) -> None:
+    with pytest.raises(WireFormatError, match="'u' of a job must be a string of 1 to 150 characters"):
+        wire.read_job(json.dumps({**GOOD_JOB, "u": key}).encode())
+
+
 def result_of(value: object, *, success: bool) -> wire.WireResult:
     return wire.read_result(wire.dumps({"s": success, "r": value, "st": 1, "ft": 2}))
 

@@ -15,6 +15,7 @@ from arq.jobs import DeserializationError, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, to_ms, truncate
 from arq.worker import JobExecutionFailed, Retry, RetryJob
 
+from holdfast.errors import RunFailed
 from worker.queue.claims import ENDED_BEFORE, WRONG_TYPE, Claimed
 from worker.queue.finish import Finish
 
@@ -43,6 +44,10 @@ class Refused(Exception):  # noqa: N818
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+class Poisoned(RunFailed):
+    """A function says that its entry can never be run as it is: it is parked in quarantine, its result says why."""
 
 
 def now_ms() -> int:
@@ -126,6 +131,7 @@ class Execution:
         self._function = worker.functions.get(call.name)
         if self._function is None:
             logger.warning("job %s, function %r not found", claimed.job_id, call.name)
+            claimed.poison = f"function {call.name!r} not found"
             raise Refused(JobExecutionFailed(f"function {call.name!r} not found"))
         claimed.ref = call.name if hasattr(self._function, "next_run") else f"{claimed.job_id}:{call.name}"
         self._check_tries(payload_try)
@@ -201,6 +207,8 @@ class Execution:
             logger.info("%6.2fs ↻ %s cancelled, will be run again", took_s, self._claimed.ref)
             # Cancelled from outside, by a shutdown: that is not the job's fault and costs it no try.
             return self._back(None, charge=not (cancelled and task is not None and task.cancelling()))
+        elif isinstance(error, Poisoned):
+            self._poison(error.message)
         else:
             extra = getattr(error, "extra", None)
             extra = extra() if callable(extra) else extra

@@ -59,9 +59,11 @@ def test_jobs_that_cannot_be_called_are_refused(room: Room) -> None:
     refused = refused_payloads()
     for job_id, data in refused.items():
         put(room, job_id.encode(), data)
-    serve(room, 0)
+    unknown = {name.encode() for name in ("unknown function", "dunder function", "empty function")}
+    serve(room, len(unknown))
 
     results = room.wait_for_results(list(refused))
+    assert set(quarantined(room)) == unknown
     assert not any(result["s"] for result in results.values())
     assert "'no_such_function' not found" in results["unknown function"]["r"]["error"]["message"]
     assert "retries exceeded" in results["a huge try"]["r"]["error"]["message"]
