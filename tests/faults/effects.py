@@ -1,4 +1,4 @@
-"""What the jobs of the trials leave in the database: one row a step, in a table that their plugin owns."""
+"""What the trials leave in the database: a row for each step of a job, and one for each order of a producer."""
 
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Uuid, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,9 +13,17 @@ effects = Table(
     Column("fence", Integer(), nullable=False),
 )
 
+orders = Table(
+    "trial_orders",
+    effects.metadata,
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("run_id", Uuid(), nullable=False),
+)
+"""What a producer writes in the transaction in which it enqueues."""
 
-async def make_table(engine: AsyncEngine) -> None:
-    """Makes the table where it is missing."""
+
+async def make_tables(engine: AsyncEngine) -> None:
+    """Makes the tables where they are missing."""
     async with engine.begin() as connection:
         if not await connection.run_sync(lambda sync: inspect(sync).has_table(effects.name)):
             await connection.run_sync(effects.metadata.create_all)

@@ -19,7 +19,7 @@ from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import RunState
-from tests.faults.effects import effects, make_table
+from tests.faults.effects import effects, make_tables
 from tests.faults.history import Asked, Expected, check_history
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -84,7 +84,7 @@ async def past(tmp_path: Path) -> AsyncIterator[Past]:
     manager = DatabaseManager(DatabaseSettings(_env_file=None, database_url=f"sqlite:///{tmp_path / 'past.db'}"))
     async with manager.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    await make_table(manager.engine)
+    await make_tables(manager.engine)
     async with manager.session() as session:
         made = Past(session)
         await made.write()

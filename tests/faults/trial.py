@@ -22,7 +22,7 @@ from holdfast import Client, JobRequest, outbox
 from holdfast.ids import uuid7_texts
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import LIVE_STATES, RunState
-from tests.faults.effects import effects, make_table
+from tests.faults.effects import effects, make_tables
 from tests.faults.history import Asked, Expected, Findings, check_history
 from tests.faults.kinds import TrialFail, TrialPoison, TrialWrite
 from tests.processes import WorkerProcess, clean_environment
@@ -265,7 +265,7 @@ async def open_trial(database_url: str, redis_url: str, folder: Path, **settings
     await migrate.upgrade(own)
     manager = DatabaseManager(own)
     try:
-        await make_table(manager.engine)
+        await make_tables(manager.engine)
         trial = Trial(manager, database_url, redis_url, folder, settings or QUICK)
         try:
             yield trial
