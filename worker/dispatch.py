@@ -23,19 +23,24 @@ LOOK_BACK = timedelta(seconds=30)
 """The usual look is for ids younger than this: time for a transaction to commit, and for clocks that differ. What comes
 later is found by the sweep."""
 
+PUT_AT_ONCE = 200
 PUT_LUA = """
 local t = redis.call('TIME')
-local lease_end = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[3]) or 0)
-local anew = ARGV[4] == '1' and lease_end <= t[1] * 1000 + math.floor(t[2] / 1000)
-if anew then redis.call('DEL', KEYS[3], KEYS[4], KEYS[5]) end
-redis.call('SET', KEYS[1], ARGV[1])
-if anew or not redis.call('ZSCORE', KEYS[2], ARGV[3]) then
-  redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+for at = 1, #ARGV, 4 do
+  local payload, due, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  redis.call('SET', KEYS[at + 2], payload)
+  if ARGV[at + 3] == '1' and tonumber(redis.call('ZSCORE', KEYS[2], id) or 0) <= now then
+    redis.call('DEL', KEYS[at + 3], KEYS[at + 4], KEYS[at + 5])
+    redis.call('ZADD', KEYS[1], due, id)
+  else
+    redis.call('ZADD', KEYS[1], 'NX', due, id)
+  end
 end
 """
-"""KEYS: job, queue, in-progress, retry, result, leases. ARGV: payload, due (Unix ms), job id, 1 to take away what an
-earlier start left: a dead worker's claim, or the result of a run that is replayed. A claim whose lease is not over is
-left alone: a living worker may have been quicker, and a dead one's will be over soon."""
+"""KEYS: queue, leases, then of each run job, in-progress, retry, result. ARGV of each run: payload, due (Unix ms), job
+id, 1 to take away what an earlier start left: a dead worker's claim, or the result of a run that is replayed. A claim
+whose lease is not over is left alone: a living worker may have been quicker, and a dead one's will be over soon."""
 
 
 async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID | None = None) -> int:
@@ -68,23 +73,26 @@ async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID
     """
     async with get_async_session(read_only=True) as session:
         runs = await due_runs.waiting_runs(session, kinds, run_ids)
-    return await put(redis, runs)
+    queues = dict.fromkeys(run.queue for run in runs)
+    return sum([await put(redis, [run for run in runs if run.queue == queue]) for queue in queues])
 
 
 async def put(redis: Any, runs: Sequence[RunRow]) -> int:
-    """Put waiting runs into Redis; returns how many, for some may end here as duplicates."""
+    """Put waiting runs of one queue into Redis; returns how many, for some may end here as duplicates."""
     runs = [run for run in runs if run.unique_key is None or await _may_live(redis, run)]
     if not runs:
         return 0
-    async with redis.pipeline(transaction=False) as pipe:
-        for run in runs:
-            keys = (wire.JOB_KEY, None, wire.IN_PROGRESS_KEY, wire.RETRY_KEY, wire.RESULT_KEY)
-            names = [run.queue if key is None else key + run.job_id for key in keys] + [f"{run.queue}:leases"]
-            enqueued_ms = _milliseconds(run.enqueued_at)
-            payload = wire.job_payload(run.kind, run.request, enqueued_ms, unique_key=run.unique_key)
-            anew = "1" if run.reason in {"crashed", "replayed"} else "0"
-            pipe.eval(PUT_LUA, len(names), *names, payload, _milliseconds(run.due_at), run.job_id, anew)
-        await pipe.execute()
+    script = redis.register_script(PUT_LUA)
+    for start in range(0, len(runs), PUT_AT_ONCE):
+        keys: list[str] = [runs[0].queue, f"{runs[0].queue}:leases"]
+        arguments: list[Any] = []
+        for run in runs[start : start + PUT_AT_ONCE]:
+            job_id = run.job_id
+            keys += (wire.JOB_KEY + job_id, wire.IN_PROGRESS_KEY + job_id)
+            keys += (wire.RETRY_KEY + job_id, wire.RESULT_KEY + job_id)
+            anew = 1 if run.reason in {"crashed", "replayed"} else 0
+            arguments += (_payload(run), _milliseconds(run.due_at), job_id, anew)
+        await script(keys=keys, args=arguments)
     run_ids: list[UUID] = [run.id for run in runs]
     async with get_async_session() as session:
         await due_runs.mark_dispatched(session, run_ids)
@@ -125,6 +133,10 @@ async def _may_live(redis: Any, run: RunRow) -> bool:
     )
     await redis.set(wire.RESULT_KEY + run.job_id, result, ex=RESULT_KEPT_S)
     return False
+
+
+def _payload(run: RunRow) -> bytes:
+    return wire.job_payload(run.kind, run.request, _milliseconds(run.enqueued_at), unique_key=run.unique_key)
 
 
 def _milliseconds(instant: datetime) -> int:
