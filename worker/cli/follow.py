@@ -31,24 +31,27 @@ LEDGER_PATIENCE_S = 10.0
 """Seconds for which a database that went away while we wait is asked again."""
 
 
-async def enqueue_request(settings: Settings, request: JobRequest[Any], *, at: datetime | None = None) -> UUID:
+async def enqueue_request(
+    settings: Settings, request: JobRequest[Any], *, at: datetime | None = None, unique_key: str | None = None
+) -> UUID:
     """Enqueue in the ledger, from where a worker takes the run: no Redis can lose it.
 
     Raises:
+        ValueError: the unique key is empty or too long; one line that says so.
         QueueUnavailable: there is a Redis to be used, and it does not answer; nothing is enqueued then.
     """
     if settings.queue_is_embedded:
-        return await _write_run(settings, request, at)
+        return await _write_run(settings, request, at, unique_key)
     async with Client(settings.redis_address, queue=settings.queue_name) as client:
         await client.ping()
-        run_id = await _write_run(settings, request, at)
+        run_id = await _write_run(settings, request, at, unique_key)
         client.ring()
     return run_id
 
 
-async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None) -> UUID:
+async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None, unique_key: str | None) -> UUID:
     async with get_async_session() as session:
-        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name)
+        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name, unique_key=unique_key)
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
