@@ -158,5 +158,6 @@ async def test_what_this_worker_would_not_run_is_left_to_whoever_claims_it(redis
 async def test_announcements_are_read_in_groups_that_fit_into_memory(redis: Any) -> None:
     runs = [replace(born(), request={"source": "x" * 900_000}) for _ in range(20)]
     await announce(redis, *runs)
+    ids = [run.job_id.encode() for run in runs]
+    assert [len(group) async for group in intake._look_up(redis, QUEUE, ids)] == [9, 9, 2]
     assert await intake.take_in(redis, QUEUE, KINDS) == len(runs)
-    assert max(map(len, await intake._groups(redis, [run.job_id.encode() for run in runs]))) == 9
