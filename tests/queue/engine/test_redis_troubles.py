@@ -129,6 +129,25 @@ def test_redis_becomes_a_replica(own_room: Room) -> None:
     assert bystander.alive
 
 
+def test_leases_that_nobody_could_renew_are_valid_once_more(own_room: Room) -> None:
+    room = own_room
+    bystander = room.start()
+    room.enqueue("quick", job_id="job", defer_s=600)
+    lease_end_ms = time.time() * 1000 + 1500
+    room.redis.zadd(wire.DEFAULT_QUEUE, {"job": lease_end_ms})  # as another worker has claimed it
+    room.redis.zadd(f"{wire.DEFAULT_QUEUE}:leases", {"job": lease_end_ms})
+    room.redis.hset(f"{wire.DEFAULT_QUEUE}:owners", "job", "another")
+
+    room.redis.execute_command("REPLICAOF", "127.0.0.1", free_port())
+    bystander.wait_for(LEFT)
+    room.wait(lambda: time.time() * 1000 > lease_end_ms + 1000, "the end of the lease")
+    room.redis.execute_command("REPLICAOF", "NO", "ONE")
+    room.wait_for_results(["job"])
+
+    spared, reaped = "1 leases are valid again", "1 runs of dead workers are back"
+    assert bystander.text.index(spared) < bystander.text.index(reaped)
+
+
 def test_the_network_is_slow(room: Room, redis_server: RedisServer) -> None:
     with Proxy(redis_server.port, delay_s=0.1) as proxy:
         worker = begin(room, proxy.url, lease_s=3.0)
