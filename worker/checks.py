@@ -52,7 +52,7 @@ def _sizes(settings: Settings) -> list[Problem]:
                 "raise the pool or lower MAX_JOBS",
             )
         )
-    if settings.queue_is_embedded and settings.queue_name not in {queue.name for queue in settings.served_queues}:
+    if settings.queue_is_embedded and settings.queue_key not in {queue.name for queue in settings.served_queues}:
         found.append(
             Problem(
                 "QUEUES",

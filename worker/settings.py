@@ -3,18 +3,19 @@
 import hashlib
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from holdfast.wire import DEFAULT_QUEUE
+from holdfast.wire import DEFAULT_QUEUE, queue_key
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
 from worker.redis_url import has_readable_options
-from worker.served_queues import ServedQueue, read_queues
+from worker.served_queues import LONGEST_NAME, ServedQueue, read_queues
 
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -25,6 +26,9 @@ class Settings(JobSettings):
     redis_url: SecretStr | None = None
     """``redis://``, ``rediss://`` (TLS) or ``unix://``. Default: an embedded queue in the worker's own process, which
     serves one machine; a ``redis-server`` that happens to run is not used."""
+    holdfast_namespace: str = ""
+    """Keeps environments apart that share a Redis: the key of every queue begins with it, as ``staging:arq:queue``, and
+    so does what is kept beside it. At most 40 letters, digits, - and _; producers must use the same."""
     queue_name: Annotated[str, Field(min_length=1, max_length=100)] = DEFAULT_QUEUE
     """The queue's key in Redis: what the command line enqueues into, and what a worker serves that is told no other
     queues. Producers must use the same."""
@@ -68,6 +72,21 @@ class Settings(JobSettings):
     def _read_queues(cls, value: object) -> object:
         return read_queues(value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("holdfast_namespace")
+    @classmethod
+    def _is_namespace(cls, value: str) -> str:
+        queue_key(DEFAULT_QUEUE, value)
+        return value
+
+    @field_validator("queue_name", "queues")
+    @classmethod
+    def _leave_room_for_the_namespace(cls, value: Any, info: ValidationInfo) -> Any:
+        namespace = info.data.get("holdfast_namespace", "")
+        for name in [value] if isinstance(value, str) else [queue.name for queue in value]:
+            if len(queue_key(name, namespace)) > LONGEST_NAME:
+                raise ValueError(f"has a name of more than {LONGEST_NAME} characters with HOLDFAST_NAMESPACE before it")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
@@ -81,10 +100,20 @@ class Settings(JobSettings):
             )
         return value
 
+    def key_of(self, queue: str) -> str:
+        """Return the key in Redis of a queue that a user names, with or without the namespace."""
+        return queue_key(queue, self.holdfast_namespace)
+
+    @property
+    def queue_key(self) -> str:
+        """The key of the queue into which the command line enqueues."""
+        return self.key_of(self.queue_name)
+
     @property
     def served_queues(self) -> tuple[ServedQueue, ...]:
-        """The queues of a worker, the most urgent one first."""
-        return self.queues or (ServedQueue(self.queue_name),)
+        """The queues of a worker by their keys, the most urgent one first."""
+        asked = self.queues or (ServedQueue(self.queue_name),)
+        return tuple(replace(queue, name=self.key_of(queue.name)) for queue in asked)
 
     @property
     def queue_is_embedded(self) -> bool:

@@ -128,6 +128,23 @@ def test_queues_are_served_in_their_order_with_their_slots(monkeypatch: Environm
     assert Settings().served_queues == (ServedQueue("app:high", 5), ServedQueue("mine"), ServedQueue("a=b", 1))
 
 
+def test_the_namespace_stands_before_every_queue_once(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "staging")
+    assert Settings().queue_key == "staging:arq:queue"
+    assert Settings().key_of("staging:arq:queue") == "staging:arq:queue"
+    monkeypatch.setenv("QUEUES", "high=5,staging:low")
+    assert Settings().served_queues == (ServedQueue("staging:high", 5), ServedQueue("staging:low"))
+
+
+@pytest.mark.parametrize("name", ["QUEUE_NAME", "QUEUES"])
+def test_a_queue_with_its_namespace_fits_into_the_ledger(name: str, monkeypatch: Environment) -> None:
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "staging")
+    monkeypatch.setenv(name, "q" * 92)
+    assert len(Settings().served_queues[0].name) == 100
+    rule = "has a name of more than 100 characters with HOLDFAST_NAMESPACE before it"
+    assert rule in problem_of(name, "q" * 93, monkeypatch)
+
+
 def test_import_roots_are_separated_by_colons(monkeypatch: Environment) -> None:
     monkeypatch.setenv("IMPORT_ROOTS", "/imports:/srv/with blanks::/\u00e4")
     assert JobSettings().import_roots == (Path("/imports"), Path("/srv/with blanks"), Path("/\u00e4"))
@@ -152,6 +169,9 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("SHUTDOWN_GRACE_S", "-1", "greater than or equal to 0"),
         ("HEARTBEAT_INTERVAL_S", "0", "greater than 0"),
         ("QUEUE_NAME", "q" * 101, "at most 100 characters"),
+        ("HOLDFAST_NAMESPACE", "a b", "namespace 'a b': use at most 40 letters, digits, - and _, but not arq"),
+        ("HOLDFAST_NAMESPACE", "arq", "namespace 'arq': use"),
+        ("HOLDFAST_NAMESPACE", "n" * 41, "use at most 40 letters"),
         ("QUEUES", "high=0,low", "gives high 0 slots: write a number from 1 to 10000, as in high=5"),
         ("QUEUES", "high=,low", "gives high no slots: write a number"),
         ("QUEUES", "high=five", "gives high five slots: write a number"),

@@ -42,7 +42,7 @@ async def enqueue_request(
     """
     if settings.queue_is_embedded:
         return await _write_run(settings, request, at, unique_key)
-    async with Client(settings.redis_address, queue=settings.queue_name) as client:
+    async with Client(settings.redis_address, queue=settings.queue_key) as client:
         await client.ping()
         run_id = await _write_run(settings, request, at, unique_key)
         client.ring()
@@ -51,7 +51,7 @@ async def enqueue_request(
 
 async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None, unique_key: str | None) -> UUID:
     async with get_async_session() as session:
-        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name, unique_key=unique_key)
+        return await outbox.enqueue(session, request, at=at, queue=settings.queue_key, unique_key=unique_key)
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
@@ -88,7 +88,7 @@ async def _follow(
     """Poll the ledger until the run is over or it is given up, and show its progress meanwhile."""
     notes = _Notes(settings, run_id, inline=inline)
     try:
-        async with Client(settings.redis_address, queue=settings.queue_name) as client:
+        async with Client(settings.redis_address, queue=settings.queue_key) as client:
             handle = client.run(str(run_id), JobReport)
             with progress_bar() as show:
                 while True:
