@@ -1,6 +1,9 @@
 """Whole workers over a database and a Redis, producers by both doors, and the checker when all is over."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -113,6 +116,18 @@ class Trial:
         for worker in workers:
             await asyncio.to_thread(worker.wait_for, "worker started")
         return workers
+
+    async def command(self, *words: str) -> dict[str, Any]:
+        """Runs `python -m worker ... --json` to its end; returns what it printed."""
+        program = [sys.executable, "-m", "worker", *words, "--json"]
+
+        def run() -> bytes:
+            return subprocess.run(
+                program, env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, check=True
+            ).stdout
+
+        document: dict[str, Any] = json.loads(await asyncio.to_thread(run))
+        return document
 
     def gate(self, name: str = "gate") -> str:
         """The path of a gate for `TrialWrite`."""
