@@ -46,7 +46,7 @@ class Settings(JobSettings):
     the run is not found. The ledger keeps it in any case."""
     heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds between two signs of life in the ledger; each is one small UPDATE."""
-    heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds of silence after which a worker counts as dead and its runs are put back. Shorter is sooner, but a
     database that stalls for so long makes living workers look dead (they lose the fence, not the data)."""
     dispatch_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5

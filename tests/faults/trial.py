@@ -87,6 +87,7 @@ class Trial:
         # Untyped: redis-py types each answer of a blocking client as perhaps an awaitable.
         self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=PATIENCE_S)
         self.workers: list[WorkerProcess] = []
+        self.is_quiet = False
         self.environment = clean_environment(
             DATABASE_URL=database_url, REDIS_URL=redis_url, HOLDFAST_DATA_DIR=str(folder / "data"), **BASIC, **settings
         )
@@ -101,7 +102,7 @@ class Trial:
         """Kills the workers that are left."""
         self._processes.close()
         self.redis.close()
-        for worker in self.workers:
+        for worker in self.workers if not self.is_quiet else ():
             print(f"--- {worker.output.name}\n{worker.text[-6000:]}")  # pytest shows it when the test fails
 
     def worker(self, **settings: str) -> WorkerProcess:

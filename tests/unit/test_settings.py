@@ -273,6 +273,13 @@ def test_check_shows_no_secret(tmp_path: Path, debug: str) -> None:
     assert "ada:***@127.0.0.1:1" in lines[0]
 
 
+def test_by_default_the_runs_of_a_killed_worker_go_on_within_15_seconds() -> None:
+    settings = Settings()
+    # Missed, looked for at the heartbeat's pace, put into Redis and claimed; a claim of its own is over before.
+    assert settings.heartbeat_timeout_s + 2 * settings.heartbeat_interval_s + settings.dispatch_interval_s <= 15
+    assert settings.lease_s <= settings.heartbeat_timeout_s
+
+
 def test_each_setting_says_what_it_means() -> None:
     for model in (DatabaseSettings, JobSettings, Settings):
         source = (CHECKOUT / f"{model.__module__.replace('.', '/')}.py").read_text()
