@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reader
 from db.repositories import due_runs, job_run
-from db.repositories.due_runs import Dispatchable
+from db.repositories.due_runs import FIRST_ID, Dispatchable
 from db.repositories.job_run import RunRow
 from holdfast import wire
 from holdfast.errors import RunCancelled
@@ -43,21 +43,21 @@ id, 1 to take away what an earlier start left: a dead worker's claim, or the res
 whose lease is not over is left alone: a living worker may have been quicker, and a dead one's will be over soon."""
 
 
-async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID | None = None) -> int:
+async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID = FIRST_ID) -> int:
     """Put the runs that are not in Redis yet there; those of other kinds wait for a worker that knows them.
 
     Args:
         redis: arq's connection.
         wanted: which runs.
-        after: only those above this id, as the watermark; None: all.
+        after: only those above this id, as the watermark.
 
     Returns:
         How many were put. A crash before they are marked puts them there once more, which changes nothing.
     """
     count = 0
     while True:
-        async with get_async_session(read_only=True) as session:
-            runs = await due_runs.undispatched_runs(session, wanted, after=after, limit=PAGE_RUNS)
+        async with get_reader() as reader:
+            runs = await due_runs.undispatched_runs(reader, wanted, after=after, most=PAGE_RUNS)
         if runs:
             after = runs[-1].id
             count += await put(redis, runs)
@@ -94,7 +94,7 @@ async def put(redis: Any, runs: Sequence[RunRow]) -> int:
             arguments += (_payload(run), _milliseconds(run.due_at), job_id, anew)
         await script(keys=keys, args=arguments)
     run_ids: list[UUID] = [run.id for run in runs]
-    async with get_async_session() as session:
+    async with get_async_session(single=True) as session:
         await due_runs.mark_dispatched(session, run_ids)
     return len(runs)
 

@@ -29,6 +29,8 @@ class Heartbeat:
         self._worker_id = worker_id
         self._forget_at = 0.0
         self._stop = threading.Event()
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
 
     async def start(self) -> None:
@@ -42,6 +44,9 @@ class Heartbeat:
         self._stop.set()
         if self._thread.ident is None:
             return
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._woken.set)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -49,11 +54,11 @@ class Heartbeat:
 
     async def _beat_until_stopped(self) -> None:
         manager = DatabaseManager(self._settings)
-        failing = False
+        failing, self._loop = False, asyncio.get_running_loop()
         try:
             while not self._stop.is_set():
                 try:
-                    async with manager.session() as session:
+                    async with manager.session(single=True) as session:
                         await self._beat(session)
                     await self._forget_the_dead(manager)
                     failing = False
@@ -61,7 +66,9 @@ class Heartbeat:
                     if not failing:
                         get_logger().warning("the heartbeat cannot be written", error=first_line(error))
                     failing = True
-                await asyncio.to_thread(self._stop.wait, self._settings.heartbeat_interval_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.heartbeat_interval_s):
+                        await self._woken.wait()
             with suppress(SQLAlchemyError, OSError):
                 async with manager.session() as session:
                     await worker_heartbeat.forget(session, [self._worker_id])

@@ -42,7 +42,7 @@ return {payloads, redis.call('ZMSCORE', KEYS[1], unpack(ARGV, 3))}
 string) of as many as fit, and the scores of all."""
 
 
-async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
+async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collection[str]) -> int:
     """Enter what producers have announced on the intake list.
 
     An announcement that is lost with this worker costs nothing: its run is entered at admission. What this worker
@@ -50,8 +50,9 @@ async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
     first: the earliest are about to be admitted, which enters them as well.
 
     Args:
-        redis: a connection.
+        redis: arq's connection.
         queue: the queue's key.
+        ids: the last ``AT_ONCE`` that were taken off the list; the rest of it is taken here.
         kinds: those that this worker enters.
 
     Returns:
@@ -59,13 +60,14 @@ async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
     """
     entered = 0
     began = time.monotonic()
-    while ids := await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
+    while ids:
         async for borns in _look_up(redis, queue, ids):
             entered += await _enter([born for born in borns if born.kind in kinds])
         if len(ids) < AT_ONCE:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))
         began = time.monotonic()
+        ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
     return entered
 
 

@@ -121,7 +121,7 @@ async def _await_redis(settings: Settings) -> None:
 async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
     while True:
         await asyncio.sleep(BURST_POLL_S)
-        if runtime.redis is None or runtime.active or not runtime.started.is_set():
+        if runtime.redis is None or worker.tasks or not runtime.started.is_set():
             continue
         try:
             something_is_due = await _something_is_due(runtime)
@@ -147,4 +147,4 @@ async def _something_is_due(runtime: Runtime) -> bool:
             pipe.llen(QueueKeys(queue).intake)
             if any(await pipe.execute()):
                 return True
-    return runtime.upkeep.is_dispatching  # what it has taken from the intake list may not be in the ledger yet
+    return runtime.upkeep.is_taking_in

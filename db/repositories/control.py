@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Control
 from db.types import utc_now
@@ -29,14 +29,17 @@ class Controls:
         return "limited" if scopes & self.full else None
 
 
-async def load_controls(session: AsyncSession) -> Controls:
+_ALL = select(*(column for column in Control.__table__.columns))
+
+
+async def load_controls(reader: AsyncConnection) -> Controls:
     """Read the controls, and count what runs where a limit asks for it."""
-    rows = (await session.execute(select(Control))).scalars().all()
+    rows = (await reader.execute(_ALL)).all()
     limits = tuple((row.scope, row.name, row.max_running) for row in rows if row.max_running is not None)
     return Controls(
         paused=frozenset((row.scope, row.name) for row in rows if row.paused_at is not None),
         limits=limits,
-        full=frozenset([(scope, name) for scope, name, most in limits if await _running(session, scope, name) >= most]),
+        full=frozenset([(scope, name) for scope, name, most in limits if await _running(reader, scope, name) >= most]),
     )
 
 
@@ -58,8 +61,8 @@ async def _upsert(session: AsyncSession, scope: str, name: str, values: dict[str
     await session.execute(delete(Control).where(Control.paused_at.is_(None), Control.max_running.is_(None)))
 
 
-async def _running(session: AsyncSession, scope: str, name: str) -> int:
+async def _running(reader: AsyncConnection, scope: str, name: str) -> int:
     column = job_runs.c.queue if scope == "queue" else job_runs.c.kind
     query = select(func.count()).select_from(job_runs).where(job_runs.c.state == RunState.RUNNING.value, column == name)
-    running: int = (await session.execute(query)).scalar_one()
+    running: int = (await reader.execute(query)).scalar_one()
     return running

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db.connection import DatabaseManager, get_async_session
+from db.connection import DatabaseManager, get_async_session, get_reader
 from db.models import Installation
 from db.repositories import control, installation
 from db.repositories.control import Controls
@@ -23,8 +23,8 @@ KIND = "import_tasks"
 
 
 async def controls() -> Controls:
-    async with get_async_session(read_only=True) as session:
-        return await control.load_controls(session)
+    async with get_reader() as reader:
+        return await control.load_controls(reader)
 
 
 async def test_a_queue_or_kind_is_paused_and_goes_on() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reader
 from db.repositories import control
 from worker.cli.database import open_database
 from worker.cli.terminal import async_command, json_option, load_settings, print_json
@@ -89,8 +89,8 @@ def _whole_name(settings: Settings, scope: Scope, name: str) -> str:
 
 
 async def _load() -> control.Controls:
-    async with open_database(load_settings()), get_async_session(read_only=True) as session:
-        return await control.load_controls(session)
+    async with open_database(load_settings()), get_reader() as reader:
+        return await control.load_controls(reader)
 
 
 def _show(rows: list[dict[str, Any]], plural: str, as_json: bool) -> None:
