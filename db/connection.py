@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import text
@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from db.errors import DatabaseNotInitialised, DatabaseUnavailable, first_line
 from db.settings import DatabaseSettings
 from db.tuning import READ_ONLY, engine_options, tune
+from db.turns import turns_of
 from db.urls import masked
 
 FIRST_BACKOFF_S = 0.1
@@ -56,10 +57,16 @@ class DatabaseManager:
         self.settings = settings
         self.engine = create_engine(settings)
         single: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
+        self._turns = turns_of(str(self.engine.url.database)) if self.writers_take_turns else None
         self._reading_engine = self.engine.execution_options(**{**single, READ_ONLY: True})
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self._single_sessions = async_sessionmaker(self.engine.execution_options(**single), expire_on_commit=False)
         self._reading_sessions = async_sessionmaker(self._reading_engine, expire_on_commit=False)
+
+    @property
+    def writers_take_turns(self) -> bool:
+        """Whether the database has one writer (SQLite): who writes for long holds up everybody."""
+        return self.engine.dialect.name == "sqlite"
 
     @asynccontextmanager
     async def session(self, *, read_only: bool = False, single: bool = False) -> AsyncIterator[AsyncSession]:
@@ -69,9 +76,14 @@ class DatabaseManager:
             read_only: nothing will be written; on SQLite the write lock is not taken then. Each statement sees what was
                 committed before it, with or without a transaction around them: PostgreSQL is spared it.
             single: one statement will be executed, for which PostgreSQL is spared a transaction around it.
+
+        Raises:
+            NestedWriteSession: SQLite has one writer, and this task is it already.
+            DatabaseBusy: others of this process wrote for half a minute (SQLite).
         """
         maker = self._reading_sessions if read_only else self._single_sessions if single else self._sessions
-        async with maker() as session:
+        turn = nullcontext() if read_only or self._turns is None else self._turns.turn()
+        async with turn, maker() as session:
             try:
                 yield session
                 await session.commit()
@@ -98,7 +110,7 @@ class DatabaseManager:
         deadline, pause_s = loop.time() + patience_s, FIRST_BACKOFF_S
         while True:
             try:
-                async with self.engine.connect() as connection:
+                async with self.reader() as connection:
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 failure = error
@@ -150,6 +162,15 @@ async def initialize_database(settings: DatabaseSettings | None = None, *, patie
 def database_is_open() -> bool:
     """Whether this process has its connection pool open."""
     return _manager is not None
+
+
+def writers_take_turns() -> bool:
+    """Whether this process's database has one writer, as ``DatabaseManager.writers_take_turns``.
+
+    Raises:
+        DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
+    """
+    return _open_manager().writers_take_turns
 
 
 async def close_database() -> None:
