@@ -91,7 +91,7 @@ def mysql_code(error: BaseException) -> int | None:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later: the connection, a lock, a full disk or pool stood in the way."""
-    if isinstance(error, TRANSIENT_ERRORS):
+    if isinstance(error, TRANSIENT_ERRORS) or _is_of_several_addresses(error):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -102,6 +102,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return any(text in str(error.orig) for text in TRANSIENT_SQLITE_TEXTS)
     return False
+
+
+def _is_of_several_addresses(error: BaseException) -> bool:
+    # asyncio's, where a host has more than one address and none of them takes the connection: it has no number.
+    return isinstance(error, OSError) and error.errno is None and str(error).startswith("Multiple exceptions: ")
 
 
 def is_unstorable(error: BaseException) -> bool:

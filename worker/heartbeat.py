@@ -1,6 +1,7 @@
 """The worker's signs of life in the ledger, from a thread of its own: a job that blocks the loop is not dead."""
 
 import asyncio
+import math
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ from worker.settings import Settings
 REMEMBERED_S = 24 * 3600.0
 """How long the row of a worker that died is kept, to be looked at."""
 FORGET_INTERVAL_S = 3600.0
+JOIN_PATIENCE_S = 5.0
 
 
 class Heartbeat:
@@ -29,6 +31,7 @@ class Heartbeat:
         self._worker_id = worker_id
         self._forget_at = 0.0
         self._stop = threading.Event()
+        self._failed_at = -math.inf
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
@@ -47,7 +50,13 @@ class Heartbeat:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._woken.set)
-        await asyncio.to_thread(self._thread.join)
+        # A daemon: where the database does not answer, it ends with the process.
+        await asyncio.to_thread(self._thread.join, JOIN_PATIENCE_S)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether no sign of life has failed for a whole timeout: else others may live whose signs failed as well."""
+        return time.monotonic() - self._failed_at > self._settings.heartbeat_timeout_s
 
     def _run(self) -> None:
         asyncio.run(self._beat_until_stopped())
@@ -63,6 +72,7 @@ class Heartbeat:
                     await self._forget_the_dead(manager)
                     failing = False
                 except (SQLAlchemyError, OSError) as error:
+                    self._failed_at = time.monotonic()
                     if not failing:
                         get_logger().warning("the heartbeat cannot be written", error=first_line(error))
                     failing = True

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from redis.exceptions import RedisError
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,8 +63,13 @@ async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collectio
     entered = 0
     began = time.monotonic()
     while ids:
-        async for borns in _look_up(redis, queue, ids):
-            entered += await _enter([born for born in borns if born.kind in kinds])
+        try:
+            async for borns in _look_up(redis, queue, ids):
+                entered += await _enter([born for born in borns if born.kind in kinds])
+        except BaseException:
+            with suppress(RedisError, OSError):
+                await redis.rpush(queue + wire.INTAKE_SUFFIX, *ids)  # for the next look, or another worker
+            raise
         if len(ids) < AT_ONCE:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))

@@ -41,7 +41,7 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         await _await_redis(settings)
         runtime = Runtime(settings, owns_queue=settings.queue_is_embedded)
         worker = Worker(**worker_kwargs(settings, runtime))
-        worker.on_drain = runtime.draining.set
+        worker.on_drain = runtime.begin_draining
         worker.on_bell = runtime.dispatch_soon
         worker.lease_s = settings.lease_s
         worker.further_queues = runtime.queues[1:]
@@ -73,9 +73,9 @@ def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
 async def _drain(worker: Worker, runtime: Runtime) -> None:
     # Also an inline worker whose own run is over may have taken others: they end at their next batch, too.
     worker.allow_pick_jobs = False
-    runtime.draining.set()
-    if worker.tasks:
-        await asyncio.wait(worker.tasks.values(), timeout=runtime.settings.shutdown_grace_s)
+    runtime.begin_draining()
+    if worker.tasks and runtime.grace_left_s > 0:
+        await asyncio.wait(worker.tasks.values(), timeout=runtime.grace_left_s)
 
 
 @asynccontextmanager

@@ -75,8 +75,12 @@ async def _put_back(orphan: RunRow, vitals: Vitals, active_here: Collection[UUID
             return False
         if not (await _Present.look(session, vitals, active_here)).has_left(run):
             return False
-        if await charge_crash(session, run) is not None:
+        reason = "crashed"
+        if run.worker_id == vitals.worker_id:  # its admission was not heard of: nobody has crashed
+            reason = "interrupted"
+            await job_run.add_attempt(session, run, reason)
+        elif await charge_crash(session, run) is not None:
             return False
-        values = {"reason": "crashed", "due_at": utc_now(), "dispatched_at": None}
+        values = {"reason": reason, "due_at": utc_now(), "dispatched_at": None}
         await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, **values)
         return True

@@ -119,7 +119,7 @@ class Upkeep:
         return Dispatchable(queue, self._kinds, await self._clock.now() + dispatch.HORIZON)
 
     async def _put_back(self) -> None:
-        if self._runtime.is_held:
+        if self._runtime.is_held or not self._runtime.heartbeat.is_steady:
             return
         runtime = self._runtime
         for queue in self._queues:

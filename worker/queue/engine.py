@@ -104,6 +104,7 @@ class Engine:
         except asyncio.CancelledError:  # in a hook, by a shutdown
             finish = Finish(claimed, over=False)
         finally:
+            worker.aborting_tasks.discard(claimed.job_id)
             self._drop_task(worker.job_tasks, claimed)
             self._free_slot(claimed)
         try:
@@ -119,6 +120,10 @@ class Engine:
         finally:
             self._drop_task(worker.tasks, claimed)
             self._slot_free.set()
+
+    def told_of_their_abort(self) -> set[str]:
+        """Return the ids of those jobs here that were aborted before their start."""
+        return {claimed.job_id for claimed in self._running if claimed.aborted}
 
     def slots_of(self, queue: str, free: int) -> int:
         """Return how many of the worker's free slots a queue may take."""

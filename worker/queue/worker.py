@@ -149,7 +149,9 @@ class Worker(ArqWorker):
             here = list(self.job_tasks)
             scores = await self.pool.zmscore(abort_jobs_ss, here)
             aborted = [job_id.encode() for job_id, score in zip(here, scores, strict=True) if score is not None]
-        known = {job_id.encode(): job_id for job_id in self.job_tasks} if aborted else {}
+        # Those whose function was called knowing that they are aborted are not disturbed.
+        told = self.engine.told_of_their_abort() if aborted and self.functions_see_aborts else ()
+        known = {job_id.encode(): job_id for job_id in self.job_tasks if job_id not in told} if aborted else {}
         heard = [job_id for job_id in aborted if job_id in known]
         for job_id in heard:
             self.aborting_tasks.add(known[job_id])
