@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from db.connection import get_async_session, get_reader
+from db.races import again_after_race
 from db.repositories import due_runs, job_run
 from db.repositories.due_runs import FIRST_ID, Dispatchable
 from db.repositories.job_run import RunRow
 from holdfast import wire
 from holdfast.errors import RunCancelled
 from holdfast.states import RunState
-from worker.ledger import AlreadyOver, again_after_race, end_duplicate
+from worker.ledger import AlreadyOver, end_duplicate
 
 PAGE_RUNS = 500
 RESULT_KEPT_S = 3600

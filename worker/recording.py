@@ -51,13 +51,13 @@ async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome
         recorded, _ = await settled(runtime, runtime.ledger.finish(admitted, outcome))
     except Exception as error:  # noqa: BLE001 - looked at there
         logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-        patiently = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome, error, logger))
+        patiently = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome, error, logger=logger))
         recorded, _ = await settled(runtime, patiently)
     return recorded
 
 
 async def _record_patiently(
-    runtime: Runtime, admitted: Admitted, outcome: Outcome, error: Exception, logger: Logger
+    runtime: Runtime, admitted: Admitted, outcome: Outcome, error: Exception, *, logger: Logger
 ) -> Outcome:
     deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
     while True:
