@@ -27,7 +27,8 @@ class Client:
     Any number of coroutines of one event loop may share it.
 
     Args:
-        redis_url: ``redis://``, ``rediss://`` or ``unix://``.
+        redis_url: ``redis://``, ``rediss://`` (TLS), ``unix://``, or with sentinels
+            ``redis+sentinel://[user:password@]host:26379,host2:26379/0?service=mymaster`` (TLS: ``rediss+sentinel://``).
         queue: the queue's name.
         namespace: the workers' ``HOLDFAST_NAMESPACE``, which keeps environments apart that share a Redis.
         timeout_s: the deadline of each call to Redis, in seconds.

@@ -10,6 +10,7 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.errors import DatabaseUnavailable, first_line
 from db.urls import is_in_memory, masked
+from worker.redis_url import make_client
 from worker.settings import Settings
 
 
@@ -114,7 +115,7 @@ async def _database(settings: Settings) -> list[Problem]:
 
 
 async def _redis(settings: Settings) -> list[Problem]:
-    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    client = make_client(settings.redis_address, timeout_s=2.0)
     try:
         await client.ping()
         policy = await _eviction_policy(client)

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
-from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,6 +16,7 @@ from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
 from worker.queue.scripts import QueueKeys
+from worker.redis_url import make_client
 from worker.runtime import Runtime
 from worker.settings import Settings
 
@@ -102,7 +102,7 @@ async def inline_worker(settings: Settings) -> AsyncIterator[asyncio.Event]:
 
 async def _await_redis(settings: Settings) -> None:
     deadline = time.monotonic() + settings.startup_patience_s
-    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    client = make_client(settings.redis_address, timeout_s=2.0)
     try:
         while True:
             try:

@@ -6,25 +6,24 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from holdfast.address import parse_address, shown
 from holdfast.wire import DEFAULT_QUEUE, queue_key
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
-from worker.redis_url import has_readable_options
 from worker.served_queues import LONGEST_NAME, ServedQueue, read_queues
-
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 class Settings(JobSettings):
     """Every setting of the application; each name in capitals is the environment variable."""
 
     redis_url: SecretStr | None = None
-    """``redis://``, ``rediss://`` (TLS) or ``unix://``. Default: an embedded queue in the worker's own process, which
+    """``redis://``, ``rediss://`` (TLS), ``unix://``, or ``redis+sentinel://host:26379,host2:26379/0?service=mymaster``
+    (TLS: ``rediss+sentinel://``). Default: an embedded queue in the worker's own process, which
     serves one machine; a ``redis-server`` that happens to run is not used."""
     holdfast_namespace: str = ""
     """Keeps environments apart that share a Redis: the key of every queue begins with it, as ``staging:arq:queue``, and
@@ -89,15 +88,9 @@ class Settings(JobSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
-            raise ValueError("must begin with redis://, rediss:// or unix://, as redis://localhost:6379/0")
-        if value is not None and not _has_readable_port(value.get_secret_value()):
-            raise ValueError("has no number for a port: write special characters of the password as %2F and the like")
-        if value is not None and not has_readable_options(value.get_secret_value()):
-            raise ValueError(
-                "has an option behind its ? that redis-py does not know or cannot read: write it as ?socket_timeout=5"
-            )
+    def _is_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_address(value.get_secret_value())
         return value
 
     def key_of(self, queue: str) -> str:
@@ -133,20 +126,10 @@ class Settings(JobSettings):
         if self.redis_url is None:
             folder = str(self.holdfast_data_dir.resolve())
             return f"embedded:{socket.gethostname()}:{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
-        url = urlsplit(self.redis_url.get_secret_value())
-        place = f"{url.hostname or ''}:{url.port or 6379}" if url.scheme != "unix" else ""
-        return f"{url.scheme}://{place}{url.path}"[:255]
+        return shown(self.redis_url.get_secret_value())[:255]
 
 
 def embedded_environment(folder: Path) -> dict[str, str]:
     """Return this process's environment for a child that uses the embedded database and queue of a folder."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DATABASE_", "POSTGRES_", "REDIS_"))}
     return kept | {"HOLDFAST_DATA_DIR": str(folder), "DATABASE_URL": "", "POSTGRES_HOST": "", "REDIS_URL": ""}
-
-
-def _has_readable_port(url: str) -> bool:
-    try:
-        urlsplit(url).port  # noqa: B018 - the property raises
-    except ValueError:
-        return False
-    return True

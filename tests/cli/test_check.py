@@ -65,6 +65,17 @@ def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytes
     assert ended.err == "6 problems\n"
 
 
+def test_sentinels_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("REDIS_URL", f"redis+sentinel://ada:canary@127.0.0.1:{port}/0?sentinel_password=canary")
+    ended = invoke("check", "--json")
+    (problem,) = ended.document["problems"]
+    assert (ended.code, problem["setting"]) == (1, "REDIS_URL")
+    assert problem["value"] == f"redis+sentinel://127.0.0.1:{port}/0?service=mymaster"
+    assert "no sentinel names a master 'mymaster' that is up" in problem["rule"]
+    assert "canary" not in ended.out + ended.err
+
+
 def test_an_embedded_queue_that_nobody_would_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUES", "high=5,low")
     (problem,) = invoke("check", "--json").document["problems"]

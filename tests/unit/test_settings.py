@@ -185,7 +185,9 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("DATABASE_URL", "mysql://localhost/tasks?bogus=1", "has an option behind its ? that asyncmy does not know"),
         ("DATABASE_URL", "sqlite:////tasks.db?bogus=1", "has an option behind its ? that aiosqlite does not know"),
         ("DATABASE_URL", "sqlite:////tasks.db?timeout=abc", "has an option behind its ? that aiosqlite does not know"),
-        ("REDIS_URL", "http://localhost", "must begin with redis://, rediss:// or unix://"),
+        ("REDIS_URL", "http://localhost", "must begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+"),
+        ("REDIS_URL", "redis+sentinel://one,,two/0", "names a sentinel that is no host:port: write redis+sentinel://"),
+        ("REDIS_URL", "redis+sentinel://one/0?sokcet_timeout=5", "has an option behind its ? that redis-py does not"),
         ("REDIS_URL", "localhost:6379", "must begin with redis://"),
         ("REDIS_URL", "redis://:half/other@localhost:6379/0", "no number for a port: write special characters"),
         ("REDIS_URL", "redis://localhost?socket_timeout=abc", "has an option behind its ? that redis-py does not know"),
@@ -219,6 +221,8 @@ def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environm
         ("REDIS_URL", "canary-82"),
         ("REDIS_URL", "redis://:canary-82/canary-82@db"),
         ("REDIS_URL", "redis://:canary-82@db?canary-82=1"),
+        ("REDIS_URL", "redis+sentinel://:canary-82@db?canary-82=1"),
+        ("REDIS_URL", "redis+sentinel://:canary-82@canary-82@db:x/0"),
     ],
 )
 def test_a_secret_is_in_no_error_of_the_settings(name: str, value: str, monkeypatch: Environment) -> None:
@@ -239,6 +243,10 @@ def test_settings_cannot_be_changed() -> None:
         ("redis://ada:secret@db.example:7000/3?socket_timeout=1", "redis://db.example:7000/3"),
         ("rediss://db.example", "rediss://db.example:6379"),
         ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        (
+            "redis+sentinel://ada:secret@one,two:7000/3?service=main&sentinel_password=secret",
+            "redis+sentinel://one:26379,two:7000/3?service=main",
+        ),
     ],
 )
 def test_the_queues_home_names_the_place(url: str, home: str, monkeypatch: Environment) -> None:

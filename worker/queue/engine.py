@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from arq.constants import abort_jobs_ss
@@ -13,10 +14,12 @@ from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
 from worker.queue.execution import Execution
 from worker.queue.finish import Finish, Finisher
-from worker.queue.leases import LeaseKeeper, sync_connection
+from worker.queue.leases import LeaseKeeper
+from worker.queue.master_watch import MasterWatch
 from worker.queue.order import Order
 from worker.queue.outage import Outage
 from worker.queue.scripts import QueueKeys
+from worker.queue.sync_client import sync_client
 from worker.queue.wake import Poller, TrackingRefused, Waker
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Engine:
         bells = [keys.bell for keys in self.queues]
         self.waker = Waker(redis, [keys.queue for keys in self.queues], watched, bells, on_bell=worker.on_bell)
         self.keeper = LeaseKeeper(
-            sync_connection(redis.connection_pool),
+            partial(sync_client, redis.connection_pool),
             self.terms,
             on_lost=self._lost,
             on_reclaimed=self._reclaimed,
@@ -61,6 +64,7 @@ class Engine:
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
         self.claimed_last = 0
         self._redis = redis
+        self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)
         self._abort_at = 0.0
         self._busy: Counter[str] = Counter()
         self._running: dict[Claimed, asyncio.Task[None]] = {}
@@ -221,6 +225,7 @@ class Engine:
     async def _distrust_connections(self) -> None:
         # When packets vanish on one connection they do on all of them, and each would cost a deadline of its own.
         self.waker.distrust()
+        self.keeper.distrust()
         with suppress(*self.outage.errors):
             async with asyncio.timeout(DISCONNECT_PATIENCE_S):
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
@@ -235,6 +240,7 @@ class Engine:
             unheard = sum(claimed.ending for claimed in self._running)
             logger.error("closed without Redis, which has not heard the end of %d runs: %s", unheard, error)  # noqa: TRY400
             self.finisher.abandon()
+        await self._master_watch.close()
         await self.waker.close()
         await asyncio.to_thread(self.keeper.stop)
 
