@@ -12,6 +12,7 @@ from db.connection import get_async_session
 from db.errors import first_line
 from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
+from worker import redis_server
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
@@ -107,15 +108,19 @@ async def _await_redis(settings: Settings) -> None:
         while True:
             try:
                 await client.ping()
+                refused = await redis_server.is_cluster(client)
             except (RedisError, OSError) as error:
                 if time.monotonic() > deadline:
                     message = f"REDIS_URL {settings.queue_home}: {first_line(error)}; start Redis or correct the URL"
                     raise QueueUnavailable(message, outcome="refused") from error
                 await asyncio.sleep(REDIS_RETRY_S)
             else:
-                return
+                break
     finally:
         await client.aclose()
+    if refused:
+        rule = redis_server.CLUSTER
+        raise QueueUnavailable(f"REDIS_URL {settings.queue_home}: {rule.rule}; {rule.advice}", outcome="refused")
 
 
 async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:

@@ -103,10 +103,22 @@ def test_a_redis_that_may_throw_runs_away(monkeypatch: pytest.MonkeyPatch, pytes
     assert problem["rule"].startswith("its maxmemory-policy is allkeys-lru")
 
 
+def test_a_redis_cluster(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    with made_or_skipped(lambda: RedisServer(extra_args=["--cluster-enabled", "yes"]), pytestconfig) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        monkeypatch.setenv("LOG_LEVEL", "error")
+        checked, started = invoke("check", "--json"), invoke("run")
+    (problem,) = checked.document["problems"]
+    assert (checked.code, problem["setting"]) == (1, "REDIS_URL")
+    assert problem["rule"].startswith("it is a Redis Cluster, where the keys of a queue and its runs are on different")
+    assert started.code == 1
+    assert started.line == f"REDIS_URL {server.url}: {problem['rule']}; {problem['advice']}"
+
+
 def test_a_redis_that_does_not_let_its_configuration_be_read(
     monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
-    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config"]
+    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config", "-info"]
     for arguments in (["--rename-command", "CONFIG", ""], guest):
         with made_or_skipped(lambda words=arguments: RedisServer(extra_args=words), pytestconfig) as server:  # type: ignore[misc]
             user = "guest:right@" if arguments is guest else ""
