@@ -116,7 +116,7 @@ async def admit(
     return await again_after_race(transaction)
 
 
-async def _admit(
+async def _admit(  # noqa: PLR0911 - each way out
     session: AsyncSession,
     born: BornRun,
     vitals: Vitals,
