@@ -1,6 +1,5 @@
 """From the ledger into Redis: runs that were enqueued in the database, put back, or forgotten by Redis."""
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,12 +11,11 @@ from db.repositories import due_runs, job_run
 from db.repositories.due_runs import FIRST_ID, Dispatchable
 from db.repositories.job_run import RunRow
 from holdfast import wire
-from holdfast.errors import RunCancelled
 from holdfast.states import RunState
-from worker.ledger import AlreadyOver, end_duplicate
+from worker.ends import tell_end
+from worker.ledger import AlreadyOver, end_cancelled, end_duplicate
 
 PAGE_RUNS = 500
-RESULT_KEPT_S = 3600
 HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
 LOOK_BACK = timedelta(seconds=30)
@@ -79,8 +77,8 @@ async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID
 
 
 async def put(redis: Any, runs: Sequence[RunRow]) -> int:
-    """Put waiting runs of one queue into Redis; returns how many, for some may end here as duplicates."""
-    runs = [run for run in runs if run.unique_key is None or await _may_live(redis, run)]
+    """Put waiting runs of one queue into Redis; returns how many: some may end here, cancelled or as duplicates."""
+    runs = [run for run in runs if await _may_start(redis, run)]
     if not runs:
         return 0
     script = redis.register_script(PUT_LUA)
@@ -100,40 +98,27 @@ async def put(redis: Any, runs: Sequence[RunRow]) -> int:
     return len(runs)
 
 
-async def _may_live(redis: Any, run: RunRow) -> bool:
-    """Decide a run's unique key; a duplicate ends here, and its producer is told."""
+async def _may_start(redis: Any, run: RunRow) -> bool:
+    """Whether a run goes on; a cancelled one and a duplicate end here, and their producer is told."""
+    if run.cancel_requested_at is None and run.unique_key is None:
+        return True
 
     async def transaction() -> AlreadyOver | None:
         async with get_async_session() as session:
             locked = await job_run.get_run(session, run.id, lock=True)
             if locked is None or locked.state != RunState.WAITING.value:
                 return None
+            if locked.cancel_requested_at is not None:
+                return await end_cancelled(session, locked)
+            if locked.unique_key is None:
+                return None
             holder = await job_run.take_live_key(session, locked)
             return None if holder is None else await end_duplicate(session, locked, holder)
 
-    duplicate = await again_after_race(transaction)
-    if duplicate is None:
-        return True
-    error = duplicate.error or {}
-    ended = RunCancelled(str(run.id), error["type"], error["message"], duplicate_of=error["duplicate_of"])
-    now_ms = time.time_ns() // 1_000_000
-    result = wire.dumps(
-        {
-            "t": 1,
-            "f": run.kind,
-            "a": [],
-            "k": run.request,
-            "et": _milliseconds(run.enqueued_at),
-            "s": False,
-            "r": ended,
-            "st": now_ms,
-            "ft": now_ms,
-            "q": run.queue,
-            "id": run.job_id,
-        }
-    )
-    await redis.set(wire.RESULT_KEY + run.job_id, result, ex=RESULT_KEPT_S)
-    return False
+    end = await again_after_race(transaction)
+    if end is not None:
+        await tell_end(redis, run, end)
+    return end is None
 
 
 def _payload(run: RunRow) -> bytes:

@@ -11,6 +11,7 @@ from db.connection import get_reader
 from db.repositories import due_runs
 from db.repositories.due_runs import FIRST_ID, Dispatchable
 from holdfast import wire
+from worker.cancellations import ABORTS_AT_ONCE
 from worker.dispatch import PAGE_RUNS, dispatch_runs
 from worker.intake import AT_ONCE
 
@@ -56,6 +57,8 @@ class Sight:
     """It was emptied, or another one answers (a failover to a replica that lagged): the ledger has to be compared."""
     announced: Mapping[str, Sequence[bytes]]
     """By queue, ids of direct enqueues that the ledger may not know."""
+    aborted: Sequence[bytes]
+    """Ids of runs that somebody wants to be cancelled; of a large set the next page."""
 
 
 class RedisWatch:
@@ -64,6 +67,7 @@ class RedisWatch:
     def __init__(self, queues: Sequence[str]) -> None:
         self._key = f"{queues[0]}:sentinel"
         self._queues = queues
+        self._aborts_seen = 0
 
     async def note(self, redis: Any) -> None:
         """Leave a sentinel that says which Redis the ledger was compared with, for all workers."""
@@ -74,11 +78,13 @@ class RedisWatch:
         async with redis.pipeline(transaction=False) as pipe:
             pipe.get(self._key)
             pipe.info("replication")
+            pipe.zrange(wire.ABORT_KEY, self._aborts_seen, self._aborts_seen + ABORTS_AT_ONCE - 1)
             for queue in self._queues:
                 pipe.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE)
-            compared_with, info, *announced = await pipe.execute()
+            compared_with, info, aborted, *announced = await pipe.execute()
+        self._aborts_seen = self._aborts_seen + len(aborted) if len(aborted) == ABORTS_AT_ONCE else 0
         found = {queue: ids for queue, ids in zip(self._queues, announced, strict=True) if ids}
-        return Sight(compared_with != _identity(info), found)
+        return Sight(compared_with != _identity(info), found, aborted)
 
 
 def _identity(info: dict[str, Any]) -> bytes:

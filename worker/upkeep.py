@@ -19,7 +19,7 @@ from holdfast.requests import ImportTasks
 from holdfast.states import RunState
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
-from worker import dispatch, intake, reconcile, recovery, stock_claims
+from worker import cancellations, dispatch, intake, reconcile, recovery, stock_claims
 from worker.clock import DatabaseClock
 from worker.logs import get_logger
 from worker.newcomers import HISTORY_AFTER
@@ -172,6 +172,8 @@ class Upkeep:
                 await self._reconcile()
             for queue, ids in sight.announced.items():
                 await intake.take_in(self._runtime.redis, queue, ids, self._kinds)
+            for queue in self._queues if sight.aborted else ():
+                await cancellations.carry(self._runtime.redis, queue, sight.aborted)
         finally:
             self.is_taking_in = False
         self._has_looked = True
@@ -184,7 +186,7 @@ class Upkeep:
         runtime.claim_or_not()
         runtime.unwanted &= runtime.active
         for run in unwanted:
-            if run.id not in runtime.unwanted:
+            if not runtime.is_unwanted(run.id, run.job_id):
                 runtime.cancel(run.id, run.job_id)
 
     async def _make_partitions(self) -> None:

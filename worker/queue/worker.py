@@ -44,7 +44,8 @@ class Worker(ArqWorker):
     """The most runs of a queue at the same time, for those queues that may not take all of ``max_jobs``: what is kept
     from an urgent queue is left for the others."""
     functions_see_aborts: bool = False
-    """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``."""
+    """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``. Then an
+    abort stays in arq's set until its job is over."""
     paused_queues: frozenset[str] = frozenset()
     """Queues from which nothing is claimed for now."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
@@ -149,14 +150,15 @@ class Worker(ArqWorker):
             here = list(self.job_tasks)
             scores = await self.pool.zmscore(abort_jobs_ss, here)
             aborted = [job_id.encode() for job_id, score in zip(here, scores, strict=True) if score is not None]
-        # Those whose function was called knowing that they are aborted are not disturbed.
-        told = self.engine.told_of_their_abort() if aborted and self.functions_see_aborts else ()
+        # Those whose function was called knowing that they are aborted are not disturbed, nor is one twice.
+        told = self.engine.told_of_their_abort() if aborted and self.functions_see_aborts else set[str]()
+        told |= self.aborting_tasks
         known = {job_id.encode(): job_id for job_id in self.job_tasks if job_id not in told} if aborted else {}
         heard = [job_id for job_id in aborted if job_id in known]
         for job_id in heard:
             self.aborting_tasks.add(known[job_id])
             self.job_tasks[known[job_id]].cancel()
-        if heard:
+        if heard and not self.functions_see_aborts:  # else it stays until the job is over, in case this worker dies
             await self.pool.zrem(abort_jobs_ss, *heard)
 
     def pause_queues(self, queues: frozenset[str]) -> None:
