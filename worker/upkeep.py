@@ -38,6 +38,7 @@ PARTITIONS_INTERVAL_S = 3600.0
 """They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
 MOVED_AT_ONCE = 500
+REJECTS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +221,18 @@ class Upkeep:
 
     async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:
         while True:
-            async with get_async_session() as session:
-                pruned = await history.prune(
+            async with get_async_session(read_only=True) as session:
+                run_ids = await history.prunable(
                     session, kind=kind, state=state.value, older_than=older_than, limit=MOVED_AT_ONCE
                 )
-            if pruned < MOVED_AT_ONCE:
+            if not run_ids:
                 return
+            rejects = REJECTS_AT_ONCE
+            while rejects == REJECTS_AT_ONCE:
+                async with get_async_session() as session:
+                    rejects = await history.delete_rejects(session, run_ids, limit=REJECTS_AT_ONCE)
+            async with get_async_session() as session:
+                await history.delete_runs(session, run_ids)
 
     async def _sweep_spool(self) -> None:
         async with get_async_session(read_only=True) as session:
