@@ -13,7 +13,7 @@ from uuid import UUID
 from redis.asyncio import ConnectionPool, Redis
 
 from db import migrate
-from db.connection import close_database, database_is_open, get_async_session, initialize_database
+from db.connection import close_database, database_is_open, get_async_session, get_reader, initialize_database
 from db.repositories import installation
 from db.repositories.control import Controls, Limit
 from db.repositories.job_run import BornRun
@@ -133,12 +133,19 @@ class Runtime:
 
     async def look_whether_held(self) -> None:
         """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
-        async with get_async_session() as session:
-            held = await installation.is_held(session)
+        async with get_reader() as reader:
+            sight = await installation.look(reader)
+        if not sight.is_held and not sight.is_settled:
+            async with get_async_session() as session:
+                sight = await installation.settle(session)
+        held = sight.is_held
         if held and not self.is_held:
             get_logger().error(
-                "held: this database was restored or cloned from another server; nothing is dispatched or run until "
-                "`python -m worker adopt` says that it is the right one"
+                "held: this database is a copy that was started elsewhere, or is reached under a new address; nothing "
+                "is dispatched or run until `python -m worker adopt`, run with this worker's settings, says that it is "
+                "the right one",
+                found=f"{sight.server} at {sight.address}",
+                known=f"{sight.owner} at {', '.join(sight.addresses)}",
             )
         elif self.is_held and not held:
             get_logger().warning("adopted: runs are taken up again")

@@ -1,0 +1,27 @@
+"""A ledger is known by its server and by the addresses under which workers are told to find it.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from db.types import json_column_type
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("installation", sa.Column("addresses", json_column_type()))
+    # What was kept of the server does not tell what is compared now: the next worker adopts the ledger where it stands.
+    op.execute("UPDATE installation SET server = ''")
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("installation") as batch:
+        batch.drop_column("addresses")
+    op.execute("DELETE FROM installation")
