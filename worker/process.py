@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 from redis.exceptions import RedisError
@@ -23,6 +23,23 @@ from worker.settings import Settings
 
 BURST_POLL_S = 0.1
 REDIS_RETRY_S = 0.25
+
+
+def run_worker(settings: Settings, *, burst: bool = False) -> None:
+    """Run a worker until a signal ends it, as the whole of this process: on uvloop, where that is installed.
+
+    Args and errors: as ``serve``.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, burst=burst))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - there is none for Windows, nor for every Python
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def serve(settings: Settings, *, burst: bool = False) -> None:

@@ -110,7 +110,8 @@ class Runtime:
         await self.heartbeat.start()
         await self.upkeep.start()
         self.started.set()
-        get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues))
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues), event_loop=loop)
 
     async def stop(self, ctx: dict[str, Any]) -> None:
         """Say goodbye and close the pool; arq's shutdown hook."""
