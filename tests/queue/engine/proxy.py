@@ -44,7 +44,7 @@ class Proxy:
         """Cuts the connections that are open; those that come lead to another port of 127.0.0.1."""
 
         def cut() -> None:
-            self._target = port
+            self.target = port
             for pipe in self._pipes:
                 pipe.cancel()
 
