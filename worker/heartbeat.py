@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import DatabaseManager, get_async_session
 from db.errors import first_line
+from db.models import WorkerState
 from db.repositories import worker_heartbeat
+from db.repositories.worker_heartbeat import WorkerIdentity
 from worker.logs import get_logger
 from worker.settings import Settings
 
@@ -24,13 +27,26 @@ JOIN_PATIENCE_S = 5.0
 
 
 class Heartbeat:
-    """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own."""
+    """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own.
 
-    def __init__(self, settings: Settings, worker_id: str) -> None:
+    Args:
+        settings: whose database and queues.
+        worker_id: this worker.
+        state: tells what it does at the moment; it is asked in the thread.
+    """
+
+    def __init__(self, settings: Settings, worker_id: str, state: Callable[[], WorkerState]) -> None:
         self._settings = settings.model_copy(update={"database_pool_size": 1, "database_max_overflow": 0})
-        self._worker_id = worker_id
+        self._identity = WorkerIdentity(
+            worker_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            queue_home=settings.queue_home,
+            queues=tuple(queue.name for queue in settings.served_queues),
+        )
+        self._state = state
         self._forget_at = 0.0
-        self._stop = threading.Event()
+        self._is_stopping = False
         self._failed_at = -math.inf
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,14 +58,18 @@ class Heartbeat:
             await self._beat(session)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """End the thread and take this worker's row away."""
-        self._stop.set()
-        if self._thread.ident is None:
-            return
+    def beat_now(self) -> None:
+        """Write the next sign of life at once: the worker's state has changed."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def stop(self) -> None:
+        """End the thread and take this worker's row away."""
+        self._is_stopping = True
+        if self._thread.ident is None:
+            return
+        self.beat_now()
         # A daemon: where the database does not answer, it ends with the process.
         await asyncio.to_thread(self._thread.join, JOIN_PATIENCE_S)
 
@@ -65,7 +85,10 @@ class Heartbeat:
         manager = DatabaseManager(self._settings)
         failing, self._loop = False, asyncio.get_running_loop()
         try:
-            while not self._stop.is_set():
+            while True:
+                self._woken.clear()  # first: what changes from now on is for the next round
+                if self._is_stopping:
+                    break
                 try:
                     async with manager.session(single=True) as session:
                         await self._beat(session)
@@ -81,7 +104,7 @@ class Heartbeat:
                         await self._woken.wait()
             with suppress(SQLAlchemyError, OSError):
                 async with manager.session() as session:
-                    await worker_heartbeat.forget(session, [self._worker_id])
+                    await worker_heartbeat.forget(session, [self._identity.worker_id])
         finally:
             await manager.close()
 
@@ -93,10 +116,4 @@ class Heartbeat:
         self._forget_at = time.monotonic() + FORGET_INTERVAL_S
 
     async def _beat(self, session: AsyncSession) -> None:
-        await worker_heartbeat.beat(
-            session,
-            self._worker_id,
-            host=socket.gethostname()[:255],
-            pid=os.getpid(),
-            queue_home=self._settings.queue_home,
-        )
+        await worker_heartbeat.beat(session, self._identity, self._state())

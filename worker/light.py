@@ -40,7 +40,7 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
         attempt=1,
         fence=0,
         settings=runtime.settings,
-        should_stop=runtime.draining.is_set,
+        should_stop=runtime.should_stop,
     )
     try:
         with runtime.deadlines.limit(job.timeout_s):

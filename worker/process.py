@@ -85,7 +85,7 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
 
 def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
     """Whether a signal or the end of a burst cancelled the worker's main task, and not whoever awaits it."""
-    return runtime.draining.is_set() or not worker.allow_pick_jobs
+    return runtime.is_draining or not worker.allow_pick_jobs
 
 
 async def _drain(worker: Worker, runtime: Runtime) -> None:

@@ -33,7 +33,7 @@ async def settled(runtime: Runtime, answer: asyncio.Future[Answer]) -> tuple[Ans
         try:
             return await asyncio.shield(answer), kept
         except asyncio.CancelledError as cancelled:
-            if answer.cancelled() or (kept is not None and runtime.draining.is_set()):
+            if answer.cancelled() or (kept is not None and runtime.is_draining):
                 raise
             kept = cancelled
 

@@ -222,7 +222,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         attempt=admitted.attempt,
         fence=admitted.fence,
         settings=runtime.settings,
-        should_stop=runtime.draining.is_set,
+        should_stop=runtime.should_stop,
         publish=ProgressPublisher(runtime.redis, call.born.job_id),
     )
     task = asyncio.current_task()

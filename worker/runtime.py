@@ -14,6 +14,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from db import migrate
 from db.connection import close_database, database_is_open, get_async_session, get_reader, initialize_database
+from db.models import WorkerState
 from db.repositories import installation
 from db.repositories.control import Controls, Limit
 from db.repositories.job_run import BornRun
@@ -52,8 +53,8 @@ class Runtime:
         self.active: set[UUID] = set()
         """The runs that this process is performing."""
         self.ledger = GroupedLedger(self.vitals, self.active, self._limits_of)
-        self.draining = asyncio.Event()
-        """Set when the worker was told to stop."""
+        self.is_draining = False
+        """Whether the worker was told to stop."""
         self.started = asyncio.Event()
         """Set when the startup hook is through."""
         self.is_held = False
@@ -70,14 +71,15 @@ class Runtime:
         self._begun = 0
         self._grace_ends = 0.0
         self._owns_pool = False
-        self.heartbeat = Heartbeat(settings, self.worker_id)
+        self.heartbeat = Heartbeat(settings, self.worker_id, lambda: self.state)
         self.upkeep = Upkeep(self)
 
     def begin_draining(self) -> None:
         """Note that the worker was told to stop: running jobs are asked to, and their time of grace begins."""
-        if not self.draining.is_set():
+        if not self.is_draining:
             self._grace_ends = time.monotonic() + self.settings.shutdown_grace_s
-            self.draining.set()
+            self.is_draining = True
+            self.heartbeat.beat_now()
 
     @property
     def grace_left_s(self) -> float:
@@ -85,9 +87,22 @@ class Runtime:
         return max(0.0, self._grace_ends - time.monotonic())
 
     @property
+    def state(self) -> WorkerState:
+        """What this worker does at the moment, as ``workers list`` shows it."""
+        if self.is_draining:
+            return WorkerState.DRAINING
+        if not self.started.is_set():
+            return WorkerState.STARTING
+        return WorkerState.HELD if self.is_held else WorkerState.READY
+
+    @property
     def is_ready(self) -> bool:
         """Whether this worker takes up runs: it has started, is not draining and not held."""
-        return self.started.is_set() and not self.draining.is_set() and not self.is_held
+        return self.state is WorkerState.READY
+
+    def should_stop(self) -> bool:
+        """Whether jobs shall end after their batch, because the worker was told to stop."""
+        return self.is_draining
 
     async def start(self, ctx: dict[str, Any]) -> None:
         """Open the pool, say hello in the ledger and put back what was left; arq's startup hook.
@@ -110,6 +125,7 @@ class Runtime:
         await self.heartbeat.start()
         await self.upkeep.start()
         self.started.set()
+        self.heartbeat.beat_now()
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
         get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues), event_loop=loop)
 
@@ -151,7 +167,9 @@ class Runtime:
         elif self.is_held and not held:
             get_logger().warning("adopted: runs are taken up again")
             self.upkeep.sweep_soon.set()
-        self.is_held = held
+        if held != self.is_held:
+            self.is_held = held
+            self.heartbeat.beat_now()
         self.claim_or_not()
 
     def claim_or_not(self) -> None:

@@ -149,13 +149,11 @@ class _Notes:
     async def _say_if_no_worker(self) -> None:
         settings = self._settings
         async with get_async_session(read_only=True) as session:
-            alive = await worker_heartbeat.live_workers(
-                session, timeout_s=settings.heartbeat_timeout_s, queue_home=settings.queue_home
-            )
-        if not alive:
+            workers = await worker_heartbeat.list_workers(session, timeout_s=settings.heartbeat_timeout_s)
+        if not any(worker.serves(settings.queue_home, settings.queue_key) for worker in workers):
             click.echo(
-                f"waiting: no worker is alive at {settings.queue_home}; start one with `python -m worker run` "
-                f"(run {self._run_id} stays queued if you stop waiting)",
+                f"waiting: no worker of {settings.queue_key} is alive at {settings.queue_home}; start one with "
+                f"`python -m worker run` (run {self._run_id} stays queued if you stop waiting)",
                 err=True,
             )
 
