@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, func, literal_column, select, update
+from sqlalchemy import Row, Text, bindparam, cast, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.repositories.history import first_id_of
@@ -28,8 +28,15 @@ DISPATCHABLE = (
     job_runs.c.due_at <= bindparam("due_before"),
     job_runs.c.id > bindparam("after"),
 )
+ENTRY = (
+    *(job_runs.c[name] for name in ("id", "job_id", "kind", "queue", "enqueued_at", "due_at", "reason")),
+    *(job_runs.c[name] for name in ("unique_key", "cancel_requested_at")),
+    # As the text that the database has: it goes on to Redis as it is.
+    cast(job_runs.c.request, Text()).label("request"),
+)
+"""What is put into Redis of a run, and what decides whether it is."""
 UNDISPATCHED = (
-    select(job_runs)
+    select(*ENTRY)
     .where(*DISPATCHABLE, job_runs.c.dispatched_at.is_(None))
     .order_by(job_runs.c.id)
     .limit(bindparam("most"))
@@ -81,7 +88,7 @@ def watermark(now: datetime, look_back: timedelta) -> UUID:
 async def undispatched_runs(
     reader: AsyncConnection, wanted: Dispatchable, *, after: UUID, most: int
 ) -> Sequence[RunRow]:
-    """Return a page of runs that are not in Redis yet, in the order of their ids."""
+    """Return a page of runs that are not in Redis yet, in the order of their ids: the columns of ``ENTRY``."""
     return (await reader.execute(UNDISPATCHED, wanted.page(after, most))).all()
 
 
@@ -93,8 +100,8 @@ async def waiting_ids(
 
 
 async def waiting_runs(session: AsyncSession, kinds: Sequence[str], run_ids: Sequence[UUID]) -> Sequence[RunRow]:
-    """Return those of these runs that wait and are of these kinds."""
-    query = select(job_runs).where(job_runs.c.id.in_(run_ids), *WAITING, job_runs.c.kind.in_(kinds))
+    """Return those of these runs that wait and are of these kinds: the columns of ``ENTRY``."""
+    query = select(*ENTRY).where(job_runs.c.id.in_(run_ids), *WAITING, job_runs.c.kind.in_(kinds))
     return (await session.execute(query.order_by(job_runs.c.id))).all()
 
 
