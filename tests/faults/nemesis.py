@@ -31,6 +31,7 @@ from tests.servers import RedisServer
 WORKERS = 3
 MEAN_PAUSE_S = 0.1
 LOOK_S = 0.5
+BLIND_MS = 200
 # A run may be cancelled, be the duplicate of another, or be the one that runs alone when its worker is killed.
 MAY_END = frozenset({RunState.SUCCEEDED, RunState.CANCELLED, RunState.QUARANTINED})
 TERMINATE = {
@@ -71,10 +72,10 @@ class Nemesis:
             await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
             await deed()
             self.deeds[name] += 1
-            self._wake(time.monotonic())
+            await self._wake(time.monotonic())
             self._hire()
             await self._note_ledgered()
-        self._wake(float("inf"))
+        await self._wake(float("inf"))
 
     async def _note_ledgered(self) -> None:
         """Holds the trial to what its ledger has once had, though nobody was promised it before."""
@@ -95,16 +96,16 @@ class Nemesis:
         """Draws everything before the first deed: what happens then has no say in it."""
         rng, at_s, schedule = self._rng, 0.0, list[tuple[float, str, Deed]]()
         makers: dict[str, tuple[int, Callable[[], Deed]]] = {
-            "enqueue": (40, lambda: partial(self._enqueue, self._requests(), self._due_in_s(), self._key())),
-            "send": (20, lambda: partial(self._send, self._requests(), self._due_in_s())),
+            "enqueue": (30, lambda: partial(self._enqueue, self._requests(), self._due_in_s(), self._key())),
+            "send": (15, lambda: partial(self._send, self._requests(), self._due_in_s())),
             "cancel": (5, lambda: partial(self._cancel, rng.random())),
-            "kill": (6, lambda: partial(self._kill, rng.randrange(WORKERS))),
-            "freeze": (6, lambda: partial(self._freeze, rng.randrange(WORKERS), rng.uniform(0.1, 4.0))),
-            "flush": (2, lambda: self._flush),
-            "restart Redis": (2, lambda: partial(self._restart_redis, rng.uniform(0.0, 1.5))),
-            "cut connections": (4, lambda: partial(self._redis_command, "CLIENT", "KILL", "TYPE", "normal")),
-            "hold Redis up": (3, lambda: partial(self._redis_command, "CLIENT", "PAUSE", rng.randint(50, 1500))),
-            "end sessions": (6, lambda: self._end_sessions),
+            "kill": (2, lambda: partial(self._kill, rng.randrange(WORKERS))),
+            "freeze": (3, lambda: partial(self._freeze, rng.randrange(WORKERS), rng.uniform(0.5, 5.0))),
+            "flush": (1, lambda: self._flush),
+            "restart Redis": (1, lambda: partial(self._restart_redis, rng.uniform(0.0, 1.5))),
+            "cut connections": (2, lambda: partial(self._redis_command, "CLIENT", "KILL", "TYPE", "normal")),
+            "hold Redis up": (2, lambda: partial(self._redis_command, "CLIENT", "PAUSE", rng.randint(50, 1500))),
+            "end sessions": (3, lambda: self._end_sessions),
         }
         weights = [weight for weight, _ in makers.values()]
         while at_s < duration_s:
@@ -118,7 +119,7 @@ class Nemesis:
 
     def _request(self) -> tuple[JobRequest[Any], Expected]:
         rng = self._rng
-        which, steps, pause_s, hold_s = rng.random(), rng.randint(1, 4), rng.uniform(0, 0.3), rng.uniform(0, 0.05)
+        which, steps, pause_s, hold_s = rng.random(), rng.randint(1, 15), rng.uniform(0, 0.3), rng.uniform(0, 0.05)
         if which < 0.8:
             request = TrialWrite(steps=steps, pause_s=pause_s, hold_s=hold_s)
             return request, Expected(steps, MAY_END, atomic=False, most_charged=None)
@@ -188,8 +189,10 @@ class Nemesis:
             worker.pause()
             self._frozen[worker] = time.monotonic() + seconds
 
-    def _wake(self, now: float) -> None:
+    async def _wake(self, now: float) -> None:
         for worker in [worker for worker, until in self._frozen.items() if until <= now]:
+            # Redis tells it at once that others have its runs. Without that nothing but the fence does.
+            await self._redis_command("CLIENT", "PAUSE", BLIND_MS)
             worker.resume()
             del self._frozen[worker]
 
