@@ -1,9 +1,11 @@
 """A worker from its start to its end: as a process of its own, or inside another command."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +22,7 @@ from worker.queue.scripts import QueueKeys
 from worker.redis_url import make_client
 from worker.runtime import Runtime
 from worker.settings import Settings
+from worker.stop_watch import StopWatch
 
 BURST_POLL_S = 0.1
 REDIS_RETRY_S = 0.25
@@ -30,8 +33,12 @@ def run_worker(settings: Settings, *, burst: bool = False) -> None:
 
     Args and errors: as ``serve``.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings, burst=burst))
+    stop_watch = StopWatch(settings.shutdown_grace_s)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(settings, burst=burst, stop_watch=stop_watch))
+    finally:
+        stop_watch.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -42,12 +49,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def serve(settings: Settings, *, burst: bool = False) -> None:
+async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatch | None = None) -> None:
     """Run a worker until a signal ends it.
 
     Args:
         settings: whose queue and database.
         burst: end as soon as nothing is due.
+        stop_watch: ends the process if the worker does not come to its end in time.
 
     Raises:
         QueueUnavailable, DatabaseUnavailable, SchemaOutdated, EmbeddedQueueInUse: it cannot start.
@@ -66,6 +74,8 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
         worker.functions_see_aborts = True
         runtime.worker = worker
+        if stop_watch is not None:
+            stop_watch.listen(runtime.begin_draining, partial(_what_runs, worker, asyncio.get_running_loop()))
         main = asyncio.create_task(worker.async_run())
         watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None
         try:
@@ -94,6 +104,15 @@ async def _drain(worker: Worker, runtime: Runtime) -> None:
     runtime.begin_draining()
     if worker.tasks and runtime.grace_left_s > 0:
         await asyncio.wait(worker.tasks.values(), timeout=runtime.grace_left_s)
+
+
+def _what_runs(worker: Worker, loop: asyncio.AbstractEventLoop) -> str:
+    """Name what keeps a process from its end; called from another thread."""
+    if (blocker := asyncio.current_task(loop)) is not None:
+        return f"{worker.name_of(blocker)} blocks the event loop"
+    if worker.tasks:
+        return f"not to be cancelled: {', '.join(list(worker.tasks)[:5])}"
+    return ", ".join(thread.name for thread in threading.enumerate() if not thread.daemon)
 
 
 @asynccontextmanager

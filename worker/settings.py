@@ -38,8 +38,9 @@ class Settings(JobSettings):
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Runs at the same time in one worker. More than pool and overflow together means waiting for connections."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
-    """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. Keep it
-    below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
+    """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. A second
+    signal does not wait for them. A process that is not at its end two seconds later ends itself (exit code 1): keep
+    both below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
     keep_result_s: Annotated[float, Field(ge=0)] = 3600.0
     """Seconds that Redis keeps a result for its producer; 0: none, and a producer that asks for it is told that
     the run is not found. The ledger keeps it in any case."""

@@ -59,7 +59,7 @@ class Engine:
             self.terms,
             on_lost=self._lost,
             on_reclaimed=self._reclaimed,
-            name_of=self._name_of,
+            name_of=self.name_of,
         )
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
         self.claimed_last = 0
@@ -257,6 +257,7 @@ class Engine:
         elif not claimed.ending:
             logger.warning("Redis had lost the claim of job %s, it was made again", claimed.ref)
 
-    def _name_of(self, task: asyncio.Task[Any]) -> str:
+    def name_of(self, task: asyncio.Task[Any]) -> str:
+        """Return a name for the log: the job that a task runs, or the task's own."""
         refs = (claimed.ref for claimed, its_task in list(self._running.items()) if its_task is task)
         return next((f"job {ref}" for ref in refs), task.get_name())

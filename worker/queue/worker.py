@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from signal import Signals
 from types import MappingProxyType
+from typing import Any
 
 from arq.connections import create_pool, log_redis_info
 from arq.constants import abort_jobs_ss
@@ -52,6 +53,8 @@ class Worker(ArqWorker):
     on_bell: Callable[[], None] = staticmethod(lambda: None)
     """Called when a producer has rung: runs were committed that are not in the queue yet."""
 
+    is_stopping: bool = False
+    """Whether what still runs has been cancelled."""
     _engine: Engine | None = None
 
     @property
@@ -197,10 +200,16 @@ class Worker(ArqWorker):
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
-        """Cancel at once: a second signal, or the first one where there is no time of grace."""
+        """Cancel at once: a second signal, the end of the time of grace, or the first signal where there is none."""
         self.allow_pick_jobs = False
         self.on_drain()
-        super().handle_sig(signum)
+        if not self.is_stopping:  # cancelled once more, a job would be torn away from what it does about its end
+            self.is_stopping = True
+            super().handle_sig(signum)
+
+    def name_of(self, task: "asyncio.Task[Any]") -> str:
+        """Return a name for the log: the job that a task runs, or the task's own."""
+        return task.get_name() if self._engine is None else self._engine.name_of(task)
 
     async def close(self) -> None:
         """Cancel what still runs, call the shutdown hook, and close the connections to Redis."""
