@@ -7,11 +7,10 @@ from uuid import UUID
 from sqlalchemy import update
 
 from db.connection import get_async_session
-from db.models import JobAttempt, WorkerHeartbeat, WorkerState
+from db.models import JobAttempt, WorkerHeartbeat
 from db.repositories import history, job_run, run_list, worker_heartbeat
 from db.repositories.due_runs import Dispatchable
 from db.repositories.job_run import BornRun, RunRow
-from db.repositories.worker_heartbeat import WorkerIdentity
 from holdfast.ids import uuid7
 from worker import ledger
 from worker.dispatch import HORIZON
@@ -44,8 +43,7 @@ async def heartbeat(*worker_ids: str, queue_home: str = HOME) -> None:
     """Let these workers be alive."""
     async with get_async_session() as session:
         for worker_id in worker_ids:
-            worker = WorkerIdentity(worker_id, "here", 1, queue_home, (QUEUE,))
-            await worker_heartbeat.beat(session, worker, WorkerState.READY)
+            await worker_heartbeat.beat(session, worker_id, host="here", pid=1, queue_home=queue_home)
 
 
 async def silence(worker_id: str) -> None:
