@@ -3,16 +3,18 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from db.errors import DatabaseNotInitialised, DatabaseUnavailable, first_line
 from db.settings import DatabaseSettings
 from db.tuning import READ_ONLY, engine_options, tune
+from db.turns import turns_of
 from db.urls import masked
 
 FIRST_BACKOFF_S = 0.1
@@ -31,6 +33,7 @@ def create_engine(settings: DatabaseSettings, *, pooled: bool = True) -> AsyncEn
         "max_overflow": settings.database_max_overflow,
         "pool_timeout": settings.database_pool_timeout,
         "pool_recycle": settings.database_pool_recycle,
+        "pool_use_lifo": True,  # those of a rush that is over go unused, and no server counts them as busy
     }
     options = {**(sizes if pooled else {"poolclass": NullPool}), **engine_options(settings.url)}
     if settings.sql_echo:
@@ -53,26 +56,46 @@ class DatabaseManager:
     def __init__(self, settings: DatabaseSettings) -> None:
         self.settings = settings
         self.engine = create_engine(settings)
+        single: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
+        self._turns = turns_of(str(self.engine.url.database)) if self.writers_take_turns else None
+        self._reading_engine = self.engine.execution_options(**{**single, READ_ONLY: True})
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._reading_sessions = async_sessionmaker(
-            self.engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False
-        )
+        self._single_sessions = async_sessionmaker(self.engine.execution_options(**single), expire_on_commit=False)
+        self._reading_sessions = async_sessionmaker(self._reading_engine, expire_on_commit=False)
+
+    @property
+    def writers_take_turns(self) -> bool:
+        """Whether the database has one writer (SQLite): who writes for long holds up everybody."""
+        return self.engine.dialect.name == "sqlite"
 
     @asynccontextmanager
-    async def session(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+    async def session(self, *, read_only: bool = False, single: bool = False) -> AsyncIterator[AsyncSession]:
         """Open a session: commits on a clean exit, rolls back on any error, always closes.
 
         Args:
-            read_only: nothing will be written; on SQLite the write lock is not taken then.
+            read_only: nothing will be written; on SQLite the write lock is not taken then. Each statement sees what was
+                committed before it, with or without a transaction around them: PostgreSQL is spared it.
+            single: one statement will be executed, for which PostgreSQL is spared a transaction around it.
+
+        Raises:
+            NestedWriteSession: SQLite has one writer, and this task is it already.
+            DatabaseBusy: others of this process wrote for half a minute (SQLite).
         """
-        maker = self._reading_sessions if read_only else self._sessions
-        async with maker() as session:
+        maker = self._reading_sessions if read_only else self._single_sessions if single else self._sessions
+        turn = nullcontext() if read_only or self._turns is None else self._turns.turn()
+        async with turn, maker() as session:
             try:
                 yield session
                 await session.commit()
             except BaseException:
                 await session.rollback()
                 raise
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for reading: as ``session(read_only=True)``, at half its cost, for what is done often."""
+        async with self._reading_engine.connect() as connection:
+            yield connection
 
     async def connect(self, *, patience_s: float = 0.0) -> None:
         """Open a first connection.
@@ -87,7 +110,7 @@ class DatabaseManager:
         deadline, pause_s = loop.time() + patience_s, FIRST_BACKOFF_S
         while True:
             try:
-                async with self.engine.connect() as connection:
+                async with self.reader() as connection:
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 failure = error
@@ -141,6 +164,15 @@ def database_is_open() -> bool:
     return _manager is not None
 
 
+def writers_take_turns() -> bool:
+    """Whether this process's database has one writer, as ``DatabaseManager.writers_take_turns``.
+
+    Raises:
+        DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
+    """
+    return _open_manager().writers_take_turns
+
+
 async def close_database() -> None:
     """Close the process's connection pool, if it is open."""
     global _manager
@@ -150,13 +182,30 @@ async def close_database() -> None:
 
 
 @asynccontextmanager
-async def get_async_session(*, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+async def get_async_session(*, read_only: bool = False, single: bool = False) -> AsyncIterator[AsyncSession]:
     """Open a session on the process's pool: commits on a clean exit, rolls back on any error, always closes.
+
+    Args: as ``DatabaseManager.session``.
 
     Raises:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
     """
+    async with _open_manager().session(read_only=read_only, single=single) as session:
+        yield session
+
+
+@asynccontextmanager
+async def get_reader() -> AsyncIterator[AsyncConnection]:
+    """Open a connection for reading on the process's pool, as ``DatabaseManager.reader``.
+
+    Raises:
+        DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
+    """
+    async with _open_manager().reader() as connection:
+        yield connection
+
+
+def _open_manager() -> DatabaseManager:
     if _manager is None:
         raise DatabaseNotInitialised("no connection pool: await initialize_database() first")
-    async with _manager.session(read_only=read_only) as session:
-        yield session
+    return _manager

@@ -3,7 +3,7 @@
 import socket
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -15,6 +15,22 @@ class DatabaseUnavailable(Exception):  # noqa: N818
     """The database did not take a connection; the message is one line and shows no password."""
 
 
+class DatabaseBusy(SQLAlchemyError):  # noqa: N818
+    """SQLite: the turn to write did not come in time."""
+
+
+class NestedWriteSession(RuntimeError):  # noqa: N818
+    """SQLite: a writing session was opened inside another one of the same task."""
+
+
+TRANSIENT_ERRORS: Final = (
+    DatabaseUnavailable,
+    DatabaseBusy,
+    PoolTimeoutError,
+    InterfaceError,
+    ConnectionError,
+    socket.gaierror,
+)
 # PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES: Final = ("08", "40001", "40P01", "53", "55P03", "57014", "57P", "25006", "58")
 # MySQL and MariaDB: https://mariadb.com/kb/en/mariadb-error-code-reference/
@@ -75,7 +91,7 @@ def mysql_code(error: BaseException) -> int | None:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later: the connection, a lock, a full disk or pool stood in the way."""
-    if isinstance(error, DatabaseUnavailable | PoolTimeoutError | InterfaceError | ConnectionError | socket.gaierror):
+    if isinstance(error, TRANSIENT_ERRORS) or _is_of_several_addresses(error):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -86,6 +102,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return any(text in str(error.orig) for text in TRANSIENT_SQLITE_TEXTS)
     return False
+
+
+def _is_of_several_addresses(error: BaseException) -> bool:
+    # asyncio's, where a host has more than one address and none of them takes the connection: it has no number.
+    return isinstance(error, OSError) and error.errno is None and str(error).startswith("Multiple exceptions: ")
 
 
 def is_unstorable(error: BaseException) -> bool:

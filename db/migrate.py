@@ -61,7 +61,7 @@ async def current_revision(manager: DatabaseManager) -> str | None:
     def read(connection: Connection) -> str | None:
         return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
-    async with manager.engine.connect() as connection:
+    async with manager.reader() as connection:
         return await connection.run_sync(read)
 
 

@@ -1,7 +1,6 @@
 """What each engine is told when a connection is opened, so that all three behave alike."""
 
 import asyncio
-import math
 import sqlite3
 import time
 from typing import Any
@@ -10,12 +9,15 @@ import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.urls import is_in_memory
 
 READ_ONLY = "holdfast_read_only"
 """Execution option of a connection that will only read; on SQLite its transaction takes no write lock."""
+
+TRUSTED_S = 15.0
+"""Seconds for which a connection that was used is taken again without asking whether it still works: that costs up to
+three round trips. Whoever meets one that broke meanwhile gets a transient error, as when it breaks in the middle."""
 
 SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn; first, because the next may have to wait
@@ -24,8 +26,6 @@ SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-PING_AFTER_IDLE_S = 1.0
-USED_AT = "holdfast_used_at"
 IDLE_TRANSACTION_S = 60
 """Seconds after which the server ends a transaction whose client is frozen between two statements. MySQL has no such
 setting; there, whoever takes a run over ends the session by its named lock."""
@@ -60,37 +60,35 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def tune(engine: Engine) -> None:
     """Attach the engine's listeners."""
-    if engine.dialect.name != "sqlite":
-        _ping_after_idling(engine)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif engine.dialect.name in {"mysql", "mariadb"}:
+        return
+    if engine.dialect.name in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _tune_mysql)
+    _ask_the_long_unused(engine)
 
 
-def _ping_after_idling(engine: Engine) -> None:
-    """Test a pooled connection before it is used, unless it was used a moment ago.
+def _ask_the_long_unused(engine: Engine) -> None:
+    """What ``pool_pre_ping`` does at every use, after a pause only."""
+    dialect = engine.dialect
 
-    SQLAlchemy's own ``pool_pre_ping`` asks each time, which with asyncpg takes three round trips.
-    """
-
-    def note(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+    def note_use(dbapi_connection: Any, record: Any) -> None:
         del dbapi_connection
-        record.info[USED_AT] = time.monotonic()
+        record.info["used_at"] = time.monotonic()
 
-    def ping(dbapi_connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    def ask(dbapi_connection: Any, record: Any, proxy: object) -> None:
         del proxy
-        if time.monotonic() - record.info.get(USED_AT, -math.inf) < PING_AFTER_IDLE_S:
+        if time.monotonic() - record.info["used_at"] <= TRUSTED_S:
             return
         try:
-            engine.dialect.do_ping(dbapi_connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error  # the others are as old: all are opened anew
+            dialect.do_ping(dbapi_connection)
+        except dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("the connection was lost while nobody used it") from error
 
-    event.listen(engine, "connect", note)
-    event.listen(engine, "checkin", note)
-    event.listen(engine, "checkout", ping)
+    event.listen(engine, "connect", note_use)
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", ask)
 
 
 class _SqliteConnection(sqlite3.Connection):
@@ -101,9 +99,11 @@ class _SqliteConnection(sqlite3.Connection):
     """
 
     def close(self) -> None:
-        if self.in_transaction:
-            self.rollback()
-        super().close()
+        try:
+            if self.in_transaction:
+                self.rollback()
+        finally:
+            super().close()
 
 
 async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:

@@ -27,8 +27,10 @@ class Client:
     Any number of coroutines of one event loop may share it.
 
     Args:
-        redis_url: ``redis://``, ``rediss://`` or ``unix://``.
-        queue: the queue's key.
+        redis_url: ``redis://``, ``rediss://`` (TLS), ``unix://``, or with sentinels
+            ``redis+sentinel://[user:password@]host:26379,host2:26379/0?service=mymaster`` (TLS: ``rediss+sentinel://``).
+        queue: the queue's name.
+        namespace: the workers' ``HOLDFAST_NAMESPACE``, which keeps environments apart that share a Redis.
         timeout_s: the deadline of each call to Redis, in seconds.
         max_payload_bytes: the largest request that is sent, in bytes of JSON. Workers have a limit of their own.
     """
@@ -38,9 +40,11 @@ class Client:
         redis_url: str,
         *,
         queue: str = wire.DEFAULT_QUEUE,
+        namespace: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_payload_bytes: int = wire.MAX_PAYLOAD_BYTES,
     ) -> None:
+        queue = wire.queue_key(queue, namespace)
         self._connection = QueueConnection(redis_url, queue=queue, timeout_s=timeout_s)
         self._watch = ResultWatch(self._connection)
         self._bell = Bell(self._connection)

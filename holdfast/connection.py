@@ -10,18 +10,22 @@ import time
 from typing import Any
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from holdfast.address import parse_address
 from holdfast.errors import QueueUnavailable
 from holdfast.scripts import Script
+from holdfast.sentinel import MasterFinder
 
 MAX_CONNECTIONS = 50
 """Calls that are under way at the same time; further ones wait, within their deadline."""
 
 LONGEST_IDLE_S = 180.0
 """Seconds after which an unused connection is not trusted: what stands between forgets it without a word."""
+
+MASTER_KNOWN_S, MASTER_UNKNOWN_S, MASTER_PATIENCE_S = 1.0, 5.0, 0.5
+"""Seconds after which sentinels are asked for the master again; after they did not answer; for which they may take."""
 
 REFUSALS = (
     redis_errors.ResponseError,
@@ -64,6 +68,11 @@ class Link:
             self._poll.register(self._writer.get_extra_info("socket").fileno(), select.POLLIN)
 
     @property
+    def place(self) -> tuple[Any, Any]:
+        """Host and port; None for a socket."""
+        return getattr(self._connection, "host", None), getattr(self._connection, "port", None)
+
+    @property
     def is_stale(self) -> bool:
         """Whether the connection was lost while nobody used it: there must be nothing to read then."""
         if self._writer.is_closing() or time.monotonic() - self._used_at > LONGEST_IDLE_S:
@@ -102,7 +111,7 @@ class QueueConnection:
     """One queue in one Redis.
 
     Args:
-        redis_url: ``redis://``, ``rediss://`` or ``unix://``.
+        redis_url: as ``holdfast.address.parse_address`` takes it.
         queue: the queue's key.
         timeout_s: the deadline of each call, in seconds.
     """
@@ -110,10 +119,15 @@ class QueueConnection:
     def __init__(self, redis_url: str, *, queue: str, timeout_s: float) -> None:
         self.queue = queue
         self.timeout_s = timeout_s
-        options: dict[str, Any] = dict(parse_url(redis_url))
-        options.pop("max_connections", None)
-        self._class = options.pop("connection_class", Connection)
-        self._options = options | {
+        try:
+            self._address = parse_address(redis_url)
+        except ValueError as error:
+            raise ValueError(f"redis_url {error}") from None
+        self._finder = MasterFinder(self._address) if self._address.sentinels else None
+        self._master: tuple[str, int] | None = None
+        self._ask_at = 0.0
+        self._options = {
+            **self._address.options,
             "protocol": 2,
             "decode_responses": False,
             "socket_timeout": None,  # each call has one deadline, and not one for each of its reads
@@ -164,7 +178,7 @@ class QueueConnection:
         Raises:
             redis.exceptions.RedisError, OSError, TimeoutError: it did not come to be.
         """
-        connection = self._class(**self._options)
+        connection = self._address.connection_class(**self._options, **await self._find_server())
         # No CLIENT SETINFO: it would be a round trip before the first command, and one more for an ACL to allow.
         connection.lib_name = connection.lib_version = connection.driver_info = None
         link = Link(connection)
@@ -175,12 +189,40 @@ class QueueConnection:
             raise
         return link
 
+    async def _find_server(self) -> dict[str, Any]:
+        if self._finder is None:
+            return {}
+        self._master = host, port = await self._finder.discover_master(self._address.service)
+        return {"host": host, "port": port}
+
+    async def follow_master(self) -> None:
+        """Ask the sentinels, once a second, whether another server is the master now.
+
+        One that is replaced while it lives is demoted ten seconds later only: what is written there meanwhile is lost.
+        """
+        now = time.monotonic()
+        if self._finder is None or self._master is None or now < self._ask_at:
+            return
+        self._ask_at = now + MASTER_KNOWN_S
+        try:
+            async with asyncio.timeout(MASTER_PATIENCE_S):
+                self._master = await self._finder.discover_master(self._address.service)
+        except (redis_errors.RedisError, OSError, TimeoutError):
+            self._ask_at = now + MASTER_UNKNOWN_S  # what is connected goes on
+
+    def leads_to_master(self, link: Link) -> bool:
+        """Whether a connection leads to the server that is the master, as far as is known."""
+        return self._master is None or link.place == self._master
+
     async def close(self) -> None:
         """Close the connections; those in use when their call is over."""
         self._is_closed = True
+        await self._close_idle()
+        await asyncio.sleep(0)  # the transports end in the loop's next round
+
+    async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
-        await asyncio.sleep(0)  # the transports end in the loop's next round
 
     async def _exchange(self, request: bytes, replies: int) -> list[Any]:
         is_sent = False
@@ -191,7 +233,10 @@ class QueueConnection:
                 try:
                     is_sent = True
                     answers = await link.ask(request, replies)
-                    answered = link.is_open and not self._is_closed
+                    is_demoted = any(isinstance(answer, redis_errors.ReadOnlyError) for answer in answers)
+                    answered = link.is_open and not self._is_closed and not is_demoted and self.leads_to_master(link)
+                    if is_demoted:  # the others lead there as well: new ones are made, to the master of then
+                        await self._close_idle()
                 finally:
                     if answered:
                         self._idle.append(link)
@@ -202,9 +247,10 @@ class QueueConnection:
             raise unavailable(error, is_sent=is_sent) from error
 
     async def _take_link(self) -> Link:
+        await self.follow_master()
         while self._idle:
             link = self._idle.pop()
-            if not link.is_stale:
+            if not link.is_stale and self.leads_to_master(link):
                 return link
             await link.close()
         return await self.open_link()

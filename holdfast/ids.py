@@ -4,6 +4,9 @@ import os
 import time
 from uuid import UUID
 
+MOST_AHEAD_MS = 5_000
+"""So far ids may be ahead of a clock that went back, to keep their order. A clock that jumped forward and back would
+otherwise give every later id of the process one and the same wrong time."""
 _COUNTER_BITS = 42
 _RANDOM_BITS = 32
 _MARKS = 0x7 << 76 | 0b10 << 62
@@ -11,7 +14,8 @@ _MARKS = 0x7 << 76 | 0b10 << 62
 
 
 class _Sequence:
-    """The last id's milliseconds and counter: ids that one process makes sort in the order in which they were made.
+    """The last id's milliseconds and counter: ids that one process makes sort in the order in which they were made,
+    unless its clock goes back by more than ``MOST_AHEAD_MS``.
 
     Threads and forks that come by the same counter are told apart by the random bits, so there is no lock.
     """
@@ -23,7 +27,7 @@ class _Sequence:
     def take(self, count: int) -> tuple[int, int]:
         """Return the milliseconds and the first of ``count`` counters that are the caller's own."""
         now = time.time_ns() // 1_000_000
-        if now > self._milliseconds:
+        if now > self._milliseconds or now < self._milliseconds - MOST_AHEAD_MS:
             self._milliseconds = now
             # The first bit stays free, so that there is room to count in.
             self._counter = int.from_bytes(os.urandom(6)) >> (48 - _COUNTER_BITS + 1)

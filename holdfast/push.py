@@ -69,7 +69,7 @@ class ResultPush:
         Raises:
             QueueUnavailable: Redis did not answer in time.
         """
-        if self._reader is None or self._reader.is_stale:
+        if self._reader is None or self._reader.is_stale or not self._connection.leads_to_master(self._reader):
             await self.close()
             return None
         request = pack("MGET", *(wire.RESULT_KEY + run_id for run_id in run_ids))
@@ -88,8 +88,10 @@ class ResultPush:
         return results
 
     async def check(self) -> None:
-        """Close the pair if it has not answered since the last check: a connection that is cut off tells nothing."""
-        if self._listener is None or self._is_pinged:
+        """Close the pair if it tells nothing: it was cut off and has not answered since the last check, or leads to a
+        server that is not the master any more."""
+        await self._connection.follow_master()
+        if self._listener is None or self._is_pinged or not self._connection.leads_to_master(self._listener):
             await self.close()
             return
         self._is_pinged = True
@@ -115,6 +117,8 @@ class ResultPush:
         self._listener = await self._connection.open_link()
         client_id, _ = _granted(await self._listener.ask(pack("CLIENT", "ID") + pack("SUBSCRIBE", CHANNEL), 2))
         self._reader = await self._connection.open_link()
+        if self._reader.place != self._listener.place:
+            return  # the master has changed between the two
         tracking = await self._reader.ask(pack("CLIENT", "TRACKING", "on", "REDIRECT", client_id), 1)
         if self._listener.is_stale:
             return  # it died before Redis could be told of it

@@ -22,6 +22,8 @@ IN_PROGRESS_KEY = "arq:in-progress:"
 RETRY_KEY = "arq:retry:"
 ABORT_KEY = "arq:abort"
 PROGRESS_KEY = "holdfast:progress:"
+NAMESPACE = re.compile(r"(?!(arq|holdfast)$)[A-Za-z0-9_-]{0,40}")
+"""What a namespace may be; empty: none. The two have keys of their own, which nothing may look like."""
 INTAKE_SUFFIX = ":intake"
 """After a queue's key: the list of ids of direct enqueues that no worker has entered into the ledger yet."""
 
@@ -45,6 +47,22 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 
 MAX_UNIQUE_KEY = 150
 """Characters of a unique key: with the kind before it it stands in an indexed column."""
+
+
+def queue_key(queue: str, namespace: str = "") -> str:
+    """Return the key of a queue in Redis, which is also its name in the ledger: ``staging:arq:queue``.
+
+    Args:
+        queue: its name; one that begins with the namespace already stays as it is.
+        namespace: keeps environments apart that share a Redis; empty: none.
+
+    Raises:
+        ValueError: the namespace is ``arq`` or ``holdfast``, too long, or has other characters.
+    """
+    if not NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"namespace {namespace!r}: use at most 40 letters, digits, - and _, but not arq or holdfast")
+    prefix = f"{namespace}:" if namespace else ""
+    return queue if queue.startswith(prefix) else prefix + queue
 
 
 @dataclass(frozen=True, slots=True)

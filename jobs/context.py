@@ -79,7 +79,7 @@ class RunContext:
             if discard:
                 await session.rollback()
                 return
-            if run.crashes == 0 and (batch.cursor, batch.counters) == (before.cursor, before.counters):
+            if (batch.cursor, batch.counters) == (before.cursor, before.counters):
                 return
             # A run that gets on is no suspect, however often its workers die: crashes count from the last batch on.
             await session.execute(

@@ -3,13 +3,14 @@
 import os
 from dataclasses import asdict, dataclass
 
-from redis import asyncio as redis_asyncio
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from db import migrate
 from db.connection import DatabaseManager
 from db.errors import DatabaseUnavailable, first_line
 from db.urls import is_in_memory, masked
+from worker import redis_server
+from worker.redis_url import make_client
 from worker.settings import Settings
 
 
@@ -52,7 +53,7 @@ def _sizes(settings: Settings) -> list[Problem]:
                 "raise the pool or lower MAX_JOBS",
             )
         )
-    if settings.queue_is_embedded and settings.queue_name not in {queue.name for queue in settings.served_queues}:
+    if settings.queue_is_embedded and settings.queue_key not in {queue.name for queue in settings.served_queues}:
         found.append(
             Problem(
                 "QUEUES",
@@ -114,23 +115,12 @@ async def _database(settings: Settings) -> list[Problem]:
 
 
 async def _redis(settings: Settings) -> list[Problem]:
-    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    client = make_client(settings.redis_address, timeout_s=2.0)
     try:
         await client.ping()
-        policy = await _eviction_policy(client)
+        rules = await redis_server.broken_rules(client)
     except (RedisError, OSError) as error:
         return [Problem("REDIS_URL", settings.queue_home, first_line(error), "start the server or correct the URL")]
     finally:
         await client.aclose()
-    if policy == "noeviction":
-        return []
-    rule = f"its maxmemory-policy is {policy}: Redis may throw waiting runs away"
-    return [Problem("REDIS_URL", settings.queue_home, rule, "set maxmemory-policy to noeviction")]
-
-
-async def _eviction_policy(client: redis_asyncio.Redis) -> str:
-    try:
-        policy: str = (await client.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
-    except ResponseError:  # managed servers often have no CONFIG, or not for this user: nothing can be said
-        return "noeviction"
-    return policy
+    return [Problem("REDIS_URL", settings.queue_home, broken.rule, broken.advice) for broken in rules]

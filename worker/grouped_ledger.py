@@ -6,7 +6,7 @@ goes the way of one run, in ``worker.ledger``, so that it holds up none of the o
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from db.errors import is_transient
 from db.repositories import run_groups
+from db.repositories.control import Limit
 from db.repositories.job_run import BornRun
 from db.run_sessions import worker_name
 from worker import ledger
@@ -30,18 +31,37 @@ class GroupedLedger:
 
     Args:
         vitals: this worker.
-        active_here: the runs that this process is performing, kept by the caller.
+        active_here: the runs that this process is performing. A run is added with its admission, so that no second
+            delivery finds it unattended; the caller takes it out.
+        limits_of: which limits a run has to keep.
     """
 
-    def __init__(self, vitals: Vitals, active_here: Collection[UUID]) -> None:
+    def __init__(
+        self,
+        vitals: Vitals,
+        active_here: set[UUID],
+        limits_of: Callable[[BornRun], Sequence[Limit]] = lambda _: (),
+    ) -> None:
         self._vitals = vitals
+        self._limits_of = limits_of
         self._active = active_here
         self._admissions: Group[BornRun, Admission] = Group(self._admit_many)
         self._endings: Group[Ending, Outcome] = Group(self._finish_many)
 
     def admit(self, born: BornRun) -> asyncio.Future[Admission]:
         """As ``worker.ledger.admit``."""
+        if limits := self._limits_of(born):
+            return asyncio.create_task(self._admit_singly(born, limits))
         return self._admissions.submit(born)
+
+    def admit_alone(self, born: BornRun) -> asyncio.Future[Admission]:
+        """As ``worker.ledger.admit`` for a run that has the worker for itself."""
+        return asyncio.create_task(self._admit_singly(born, self._limits_of(born), is_alone=True))
+
+    async def drain(self) -> None:
+        """Wait until everything that was handed in is answered."""
+        await self._admissions.drain()
+        await self._endings.drain()
 
     def finish(self, admitted: Admitted, outcome: Outcome) -> asyncio.Future[Outcome]:
         """As ``worker.ledger.finish``; it goes on where nobody waits for it any more."""
@@ -57,10 +77,16 @@ class GroupedLedger:
             fresh = _surely_new({at: born for at, born in enumerate(borns) if at not in done})
             with suppress(SQLAlchemyError, OSError):  # what was admitted stays so, and each of the others hears why not
                 done |= await self._admit_new(fresh) if fresh else {}
-        return [done[at] if at in done else self._admit_one(born) for at, born in enumerate(borns)]
+        self._active.update(one.run_id for one in done.values())
+        return [
+            done[at] if at in done else asyncio.create_task(self._admit_singly(born)) for at, born in enumerate(borns)
+        ]
 
-    def _admit_one(self, born: BornRun) -> asyncio.Future[Admission]:
-        return asyncio.create_task(ledger.admit(born, self._vitals, active_here=self._active))
+    async def _admit_singly(self, born: BornRun, limits: Sequence[Limit] = (), *, is_alone: bool = False) -> Admission:
+        admission = await ledger.admit(born, self._vitals, active_here=self._active, is_alone=is_alone, limits=limits)
+        if isinstance(admission, Admitted):
+            self._active.add(admission.run_id)
+        return admission
 
     async def _admit_waiting(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
         worker_id = self._vitals.worker_id

@@ -1,10 +1,12 @@
 """The worker's signs of life in the ledger, from a thread of its own: a job that blocks the loop is not dead."""
 
 import asyncio
+import math
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,23 +14,42 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import DatabaseManager, get_async_session
 from db.errors import first_line
+from db.models import WorkerState
 from db.repositories import worker_heartbeat
+from db.repositories.worker_heartbeat import WorkerIdentity
 from worker.logs import get_logger
 from worker.settings import Settings
 
 REMEMBERED_S = 24 * 3600.0
 """How long the row of a worker that died is kept, to be looked at."""
 FORGET_INTERVAL_S = 3600.0
+JOIN_PATIENCE_S = 5.0
 
 
 class Heartbeat:
-    """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own."""
+    """Writes ``worker_heartbeats`` every ``HEARTBEAT_INTERVAL_S`` seconds over one connection of its own.
 
-    def __init__(self, settings: Settings, worker_id: str) -> None:
+    Args:
+        settings: whose database and queues.
+        worker_id: this worker.
+        state: tells what it does at the moment; it is asked in the thread.
+    """
+
+    def __init__(self, settings: Settings, worker_id: str, state: Callable[[], WorkerState]) -> None:
         self._settings = settings.model_copy(update={"database_pool_size": 1, "database_max_overflow": 0})
-        self._worker_id = worker_id
+        self._identity = WorkerIdentity(
+            worker_id,
+            host=socket.gethostname()[:255],
+            pid=os.getpid(),
+            queue_home=settings.queue_home,
+            queues=tuple(queue.name for queue in settings.served_queues),
+        )
+        self._state = state
         self._forget_at = 0.0
-        self._stop = threading.Event()
+        self._is_stopping = False
+        self._failed_at = -math.inf
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="holdfast-heartbeat", daemon=True)
 
     async def start(self) -> None:
@@ -37,34 +58,53 @@ class Heartbeat:
             await self._beat(session)
         self._thread.start()
 
+    def beat_now(self) -> None:
+        """Write the next sign of life at once: the worker's state has changed."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._woken.set)
+
     async def stop(self) -> None:
         """End the thread and take this worker's row away."""
-        self._stop.set()
+        self._is_stopping = True
         if self._thread.ident is None:
             return
-        await asyncio.to_thread(self._thread.join)
+        self.beat_now()
+        # A daemon: where the database does not answer, it ends with the process.
+        await asyncio.to_thread(self._thread.join, JOIN_PATIENCE_S)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether no sign of life has failed for a whole timeout: else others may live whose signs failed as well."""
+        return time.monotonic() - self._failed_at > self._settings.heartbeat_timeout_s
 
     def _run(self) -> None:
         asyncio.run(self._beat_until_stopped())
 
     async def _beat_until_stopped(self) -> None:
         manager = DatabaseManager(self._settings)
-        failing = False
+        failing, self._loop = False, asyncio.get_running_loop()
         try:
-            while not self._stop.is_set():
+            while True:
+                self._woken.clear()  # first: what changes from now on is for the next round
+                if self._is_stopping:
+                    break
                 try:
-                    async with manager.session() as session:
+                    async with manager.session(single=True) as session:
                         await self._beat(session)
                     await self._forget_the_dead(manager)
                     failing = False
                 except (SQLAlchemyError, OSError) as error:
+                    self._failed_at = time.monotonic()
                     if not failing:
                         get_logger().warning("the heartbeat cannot be written", error=first_line(error))
                     failing = True
-                await asyncio.to_thread(self._stop.wait, self._settings.heartbeat_interval_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.heartbeat_interval_s):
+                        await self._woken.wait()
             with suppress(SQLAlchemyError, OSError):
                 async with manager.session() as session:
-                    await worker_heartbeat.forget(session, [self._worker_id])
+                    await worker_heartbeat.forget(session, [self._identity.worker_id])
         finally:
             await manager.close()
 
@@ -76,10 +116,4 @@ class Heartbeat:
         self._forget_at = time.monotonic() + FORGET_INTERVAL_S
 
     async def _beat(self, session: AsyncSession) -> None:
-        await worker_heartbeat.beat(
-            session,
-            self._worker_id,
-            host=socket.gethostname()[:255],
-            pid=os.getpid(),
-            queue_home=self._settings.queue_home,
-        )
+        await worker_heartbeat.beat(session, self._identity, self._state())

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,10 +24,27 @@ from worker.newcomers import free_id, is_storable_id, may_be_in_history
 AT_ONCE = 500
 REST = 3.0
 """Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs."""
+LOOKED_UP_AT_ONCE = 200
 BYTES_AT_ONCE = 8 * 1024 * 1024
+LOOK_UP_LUA = """
+local payloads, total = {}, 0
+for at = 2, #KEYS do
+  local size = redis.pcall('STRLEN', KEYS[at])
+  local payload = false
+  if type(size) == 'number' and size > 0 and size <= tonumber(ARGV[1]) then
+    total = total + size
+    if total > tonumber(ARGV[2]) and at > 2 then break end
+    payload = redis.call('GET', KEYS[at])
+  end
+  payloads[at - 1] = payload
+end
+return {payloads, redis.call('ZMSCORE', KEYS[1], unpack(ARGV, 3))}
+"""
+"""KEYS: queue, jobs. ARGV: largest payload, most bytes of all, ids. Returns the payloads (nil: missing, too large or no
+string) of as many as fit, and the scores of all."""
 
 
-async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
+async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collection[str]) -> int:
     """Enter what producers have announced on the intake list.
 
     An announcement that is lost with this worker costs nothing: its run is entered at admission. What this worker
@@ -34,8 +52,9 @@ async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
     first: the earliest are about to be admitted, which enters them as well.
 
     Args:
-        redis: a connection.
+        redis: arq's connection.
         queue: the queue's key.
+        ids: the last ``AT_ONCE`` that were taken off the list; the rest of it is taken here.
         kinds: those that this worker enters.
 
     Returns:
@@ -43,47 +62,38 @@ async def take_in(redis: Any, queue: str, kinds: Collection[str]) -> int:
     """
     entered = 0
     began = time.monotonic()
-    while ids := await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE):
-        for group in await _groups(redis, ids):
-            entered += await _enter([born for born in await _look_up(redis, queue, group) if born.kind in kinds])
+    while ids:
+        try:
+            async for borns in _look_up(redis, queue, ids):
+                entered += await _enter([born for born in borns if born.kind in kinds])
+        except BaseException:
+            with suppress(RedisError, OSError):
+                await redis.rpush(queue + wire.INTAKE_SUFFIX, *ids)  # for the next look, or another worker
+            raise
         if len(ids) < AT_ONCE:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))
         began = time.monotonic()
+        ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
     return entered
 
 
-async def _groups(redis: Any, ids: Sequence[bytes]) -> list[list[bytes]]:
-    """Cut the ids so that the payloads of each group fit into memory; those that are too large are left out."""
-    async with redis.pipeline(transaction=False) as pipe:
-        for raw_id in ids:
-            pipe.strlen(wire.JOB_KEY.encode() + raw_id)
-        sizes = await pipe.execute(raise_on_error=False)  # one may be of another type
-    groups: list[list[bytes]] = [[]]
-    total = 0
-    for raw_id, size in zip(ids, sizes, strict=True):
-        if isinstance(size, ResponseError) or not 0 < size <= wire.MAX_PAYLOAD_BYTES:
-            continue
-        total += size
-        if total > BYTES_AT_ONCE:
-            groups.append([])
-            total = size
-        groups[-1].append(raw_id)
-    return [group for group in groups if group]
+async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> AsyncIterator[list[BornRun]]:
+    """Yield what the payloads tell, in groups that fit into memory."""
+    look_up = redis.register_script(LOOK_UP_LUA)
+    while ids:
+        group = ids[:LOOKED_UP_AT_ONCE]
+        keys = [queue, *(wire.JOB_KEY.encode() + raw_id for raw_id in group)]
+        payloads, scores = await look_up(keys=keys, args=[wire.MAX_PAYLOAD_BYTES, BYTES_AT_ONCE, *group])
+        found = zip(group, payloads, scores, strict=False)
+        yield [born for raw_id, payload, score in found if (born := _born(queue, raw_id, payload, score)) is not None]
+        ids = ids[len(payloads) :]
 
 
-async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> list[BornRun]:
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.mget([wire.JOB_KEY.encode() + raw_id for raw_id in ids])
-        pipe.zmscore(queue, ids)
-        payloads, scores = await pipe.execute()
-    borns = []
-    for raw_id, payload, score in zip(ids, payloads, scores, strict=True):
-        born = None if payload is None else read_born(queue, raw_id, payload)
-        if born is not None:
-            # The payload does not tell when a run is due, and the queue may be lost.
-            borns.append(born if score is None else replace(born, due_at=_instant(score)))
-    return borns
+def _born(queue: str, raw_id: bytes, payload: bytes | None, score: bytes | None) -> BornRun | None:
+    born = None if payload is None else read_born(queue, raw_id, payload)
+    # The payload does not tell when a run is due, and the queue may be lost.
+    return born if born is None or score is None else replace(born, due_at=_instant(float(score)))
 
 
 def _instant(unix_ms: float) -> datetime:

@@ -5,17 +5,18 @@ state is committed here; I3 admission drops a run that is over and hands out its
 repeats or delays, these three hold. ``worker.grouped_ledger`` does the same for many runs in one transaction.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session
-from db.repositories import job_run, worker_heartbeat
+from db.races import again_after_race
+from db.repositories import control, job_run, worker_heartbeat
+from db.repositories.control import Limit
 from db.repositories.job_run import BornRun, RunRow
 from db.run_sessions import named_session, run_name
 from db.types import utc_now
@@ -25,8 +26,6 @@ from worker.retries import Outcome
 
 SUSPECT_AFTER = 2
 """After so many crashes a run is a suspect: it runs alone, and only one more crash quarantines it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,14 @@ class HeldElsewhere:
     worker_id: str
 
 
-Admission = Admitted | AlreadyOver | HeldElsewhere | Suspect
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """As many runs of its queue or kind are running as may."""
+
+    run_id: UUID
+
+
+Admission = Admitted | AlreadyOver | HeldElsewhere | Suspect | Limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +91,14 @@ class Vitals:
         return alive | {self.worker_id}
 
 
-async def again_after_race(transaction: Callable[[], Awaitable[T]]) -> T:
-    """Run a transaction, and once more when another worker took its key or its row at the same moment."""
-    try:
-        return await transaction()
-    except IntegrityError:
-        return await transaction()
-
-
-async def admit(born: BornRun, vitals: Vitals, *, active_here: Collection[UUID], is_alone: bool = False) -> Admission:
+async def admit(
+    born: BornRun,
+    vitals: Vitals,
+    *,
+    active_here: Collection[UUID],
+    is_alone: bool = False,
+    limits: Sequence[Limit] = (),
+) -> Admission:
     """Enter the run into the ledger if it is new, and admit this worker to it (I1, I3).
 
     Args:
@@ -101,40 +106,61 @@ async def admit(born: BornRun, vitals: Vitals, *, active_here: Collection[UUID],
         vitals: this worker.
         active_here: the runs that this process is performing right now.
         is_alone: whether the run would have the process for itself; suspects are not admitted otherwise.
+        limits: those of its queue and kind.
     """
-    return await again_after_race(lambda: _admit(born, vitals, active_here, is_alone))
+
+    async def transaction() -> Admission:
+        async with get_async_session() as session:
+            return await _admit(session, born, vitals, active_here=active_here, is_alone=is_alone, limits=limits)
+
+    return await again_after_race(transaction)
 
 
-async def _admit(born: BornRun, vitals: Vitals, active_here: Collection[UUID], is_alone: bool) -> Admission:
-    async with get_async_session() as session:
-        run = await find_or_enter(session, born)
-        if RunState(run.state).is_over:
-            return over(run)
-        crashes: int = run.crashes
-        if run.state == RunState.RUNNING.value:
-            if (hindrance := await _take_from_the_dead(session, run, vitals, active_here)) is not None:
-                return hindrance
-            crashes += 1
-            await job_run.set_waiting(session, run.id, "crashed")
-        if run.cancel_requested_at is not None:
-            return await end_cancelled(session, run)
-        if run.unique_key is not None and (holder := await job_run.take_live_key(session, run)) is not None:
-            return await end_duplicate(session, run, holder)
-        if crashes >= SUSPECT_AFTER and not is_alone:
-            await job_run.set_waiting(session, run.id, "suspect")
-            return Suspect(run.id)
-        fence = await job_run.set_running(session, run, vitals.worker_id)
-        return Admitted(run.id, fence, run.attempts + 1)
+async def _admit(  # noqa: PLR0911 - each way out
+    session: AsyncSession,
+    born: BornRun,
+    vitals: Vitals,
+    *,
+    active_here: Collection[UUID],
+    is_alone: bool,
+    limits: Sequence[Limit],
+) -> Admission:
+    run = await find_or_enter(session, born)
+    if RunState(run.state).is_over:
+        return over(run)
+    crashes: int = run.crashes
+    if run.state == RunState.RUNNING.value:
+        if (hindrance := await _take_over(session, run, vitals, active_here)) is not None:
+            return hindrance
+        crashes += run.worker_id != vitals.worker_id
+        await job_run.set_waiting(session, run.id, "interrupted")
+    if run.cancel_requested_at is not None:
+        return await end_cancelled(session, run)
+    if run.unique_key is not None and (holder := await job_run.take_live_key(session, run)) is not None:
+        return await end_duplicate(session, run, holder)
+    if crashes >= SUSPECT_AFTER and not is_alone:
+        await job_run.set_waiting(session, run.id, "suspect")
+        return Suspect(run.id)
+    if await control.is_full(session, limits):
+        await job_run.set_waiting(session, run.id, "limited")
+        return Limited(run.id)
+    fence = await job_run.set_running(session, run, vitals.worker_id)
+    return Admitted(run.id, fence, run.attempts + 1)
 
 
-async def _take_from_the_dead(
+async def _take_over(
     session: AsyncSession, run: RunRow, vitals: Vitals, active_here: Collection[UUID]
 ) -> HeldElsewhere | AlreadyOver | None:
-    """Take a locked running run from its worker if that is dead; return what stands in the way."""
-    is_held = run.id in active_here
-    if run.worker_id != vitals.worker_id:
-        is_held = is_held or run.worker_id in await vitals.living(session)
-    return HeldElsewhere(run.id, run.worker_id) if is_held else await charge_crash(session, run)
+    """Take a locked running run from its worker if nobody performs it; return what stands in the way."""
+    if run.id in active_here:
+        return HeldElsewhere(run.id, run.worker_id)
+    if run.worker_id == vitals.worker_id:
+        # This worker was admitted and did not hear of it, or gave up recording the end: nobody has crashed.
+        await job_run.add_attempt(session, run, "interrupted")
+        return None
+    if run.worker_id in await vitals.living(session):
+        return HeldElsewhere(run.id, run.worker_id)
+    return await charge_crash(session, run)
 
 
 async def find_or_enter(session: AsyncSession, born: BornRun) -> RunRow:
@@ -260,8 +286,8 @@ async def charge_crash(session: AsyncSession, run: RunRow) -> AlreadyOver | None
     Returns:
         Its end, if it ran alone as a suspect and so is the one to blame: it is quarantined.
     """
-    error = {"type": "WorkerDied", "message": f"worker {run.worker_id} ended without a word"}
-    await job_run.add_attempt(session, run, "crashed", error)
+    died = {"type": "WorkerDied", "message": f"worker {run.worker_id} ended without a word"}
+    await job_run.add_attempt(session, run, "crashed", died)
     await job_run.count_crash(session, run)
     if run.crashes < SUSPECT_AFTER:
         return None

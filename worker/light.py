@@ -1,25 +1,34 @@
 """The path of kinds that keep no ledger: Redis alone knows of their runs."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from arq.worker import Retry
 from pydantic import ValidationError
 
-from holdfast.errors import RunFailed
+from holdfast.errors import RunCancelled, RunFailed
 from holdfast.ids import uuid7
 from holdfast.requests import JobReport
 from jobs.context import RunContext
+from jobs.outcomes import JobCancelled, JobSnoozed, RunInterrupted
 from jobs.registry import Job
 from worker.logs import get_logger
-from worker.retries import describe, describe_invalid, is_expected
+from worker.retries import OBSTACLE_S, describe, describe_invalid, is_expected
 from worker.runtime import Runtime
 
 
-async def run_light(runtime: Runtime, job: Job, job_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Run a kind that keeps no ledger.
 
     Raises:
-        RunFailed: the request or the job failed.
+        RunFailed: the request or the job failed (``RunCancelled`` when it was cancelled).
+        arq.worker.Retry: not now: it is paused or held, or the job was interrupted or snoozed.
     """
+    job_id: str = ctx["job_id"]
+    if ctx.get("aborted"):
+        raise RunCancelled(job_id, "cancelled", "cancelled before it started")
+    if runtime.obstacle(queue=ctx.get("queue", runtime.queues[0]), kind=job.kind) is not None:
+        raise Retry(defer=OBSTACLE_S)
     try:
         request = job.request_type.model_validate(arguments)
     except ValidationError as invalid:
@@ -31,10 +40,17 @@ async def run_light(runtime: Runtime, job: Job, job_id: str, arguments: dict[str
         attempt=1,
         fence=0,
         settings=runtime.settings,
-        should_stop=runtime.draining.is_set,
+        should_stop=runtime.should_stop,
     )
     try:
-        report: JobReport = await job.perform(context, request)
+        with runtime.deadlines.limit(job.timeout_s):
+            report: JobReport = await job.perform(context, request)
+    except RunInterrupted:
+        raise Retry(defer=0) from None
+    except JobSnoozed as snoozed:
+        raise Retry(defer=snoozed.delay_s) from None
+    except JobCancelled as cancelled:
+        raise RunCancelled(job_id, "cancelled", str(cancelled)) from None
     except Exception as failure:
         if not is_expected(failure):
             get_logger(run_id=job_id, kind=job.kind).exception("the job raised an unexpected error")

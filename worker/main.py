@@ -10,7 +10,7 @@ from arq.worker import func
 from holdfast import wire
 from jobs.registry import load_jobs
 from worker.logs import configure_logs
-from worker.redis_url import arq_settings
+from worker.redis_url import arq_connection
 from worker.run import job_function
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -36,7 +36,7 @@ def worker_kwargs(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     return {
         "functions": functions,
         "queue_name": runtime.queues[0],
-        "redis_settings": arq_settings(settings.redis_address),
+        **arq_connection(settings.redis_address, runtime.queues[0]),
         "on_startup": runtime.start,
         "on_shutdown": runtime.stop,
         "job_completion_wait": settings.shutdown_grace_s,

@@ -1,11 +1,12 @@
 """A worker from its start to its end: as a process of its own, or inside another command."""
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from functools import partial
 
-from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,23 +14,48 @@ from db.connection import get_async_session
 from db.errors import first_line
 from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
+from worker import redis_server
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
 from worker.queue.scripts import QueueKeys
+from worker.redis_url import make_client
 from worker.runtime import Runtime
 from worker.settings import Settings
+from worker.stop_watch import StopWatch
 
 BURST_POLL_S = 0.1
 REDIS_RETRY_S = 0.25
 
 
-async def serve(settings: Settings, *, burst: bool = False) -> None:
+def run_worker(settings: Settings, *, burst: bool = False) -> None:
+    """Run a worker until a signal ends it, as the whole of this process: on uvloop, where that is installed.
+
+    Args and errors: as ``serve``.
+    """
+    stop_watch = StopWatch(settings.shutdown_grace_s)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(settings, burst=burst, stop_watch=stop_watch))
+    finally:
+        stop_watch.close()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - there is none for Windows, nor for every Python
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatch | None = None) -> None:
     """Run a worker until a signal ends it.
 
     Args:
         settings: whose queue and database.
         burst: end as soon as nothing is due.
+        stop_watch: ends the process if the worker does not come to its end in time.
 
     Raises:
         QueueUnavailable, DatabaseUnavailable, SchemaOutdated, EmbeddedQueueInUse: it cannot start.
@@ -41,13 +67,15 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
         await _await_redis(settings)
         runtime = Runtime(settings, owns_queue=settings.queue_is_embedded)
         worker = Worker(**worker_kwargs(settings, runtime))
-        worker.on_drain = runtime.draining.set
+        worker.on_drain = runtime.begin_draining
         worker.on_bell = runtime.dispatch_soon
         worker.lease_s = settings.lease_s
         worker.further_queues = runtime.queues[1:]
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
         worker.functions_see_aborts = True
         runtime.worker = worker
+        if stop_watch is not None:
+            stop_watch.listen(runtime.begin_draining, partial(_what_runs, worker, asyncio.get_running_loop()))
         main = asyncio.create_task(worker.async_run())
         watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None
         try:
@@ -67,15 +95,24 @@ async def serve(settings: Settings, *, burst: bool = False) -> None:
 
 def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
     """Whether a signal or the end of a burst cancelled the worker's main task, and not whoever awaits it."""
-    return runtime.draining.is_set() or not worker.allow_pick_jobs
+    return runtime.is_draining or not worker.allow_pick_jobs
 
 
 async def _drain(worker: Worker, runtime: Runtime) -> None:
     # Also an inline worker whose own run is over may have taken others: they end at their next batch, too.
     worker.allow_pick_jobs = False
-    runtime.draining.set()
+    runtime.begin_draining()
+    if worker.tasks and runtime.grace_left_s > 0:
+        await asyncio.wait(worker.tasks.values(), timeout=runtime.grace_left_s)
+
+
+def _what_runs(worker: Worker, loop: asyncio.AbstractEventLoop) -> str:
+    """Name what keeps a process from its end; called from another thread."""
+    if (blocker := asyncio.current_task(loop)) is not None:
+        return f"{worker.name_of(blocker)} blocks the event loop"
     if worker.tasks:
-        await asyncio.wait(worker.tasks.values(), timeout=runtime.settings.shutdown_grace_s)
+        return f"not to be cancelled: {', '.join(list(worker.tasks)[:5])}"
+    return ", ".join(thread.name for thread in threading.enumerate() if not thread.daemon)
 
 
 @asynccontextmanager
@@ -102,26 +139,30 @@ async def inline_worker(settings: Settings) -> AsyncIterator[asyncio.Event]:
 
 async def _await_redis(settings: Settings) -> None:
     deadline = time.monotonic() + settings.startup_patience_s
-    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=2)
+    client = make_client(settings.redis_address, timeout_s=2.0)
     try:
         while True:
             try:
                 await client.ping()
+                refused = await redis_server.is_cluster(client)
             except (RedisError, OSError) as error:
                 if time.monotonic() > deadline:
                     message = f"REDIS_URL {settings.queue_home}: {first_line(error)}; start Redis or correct the URL"
                     raise QueueUnavailable(message, outcome="refused") from error
                 await asyncio.sleep(REDIS_RETRY_S)
             else:
-                return
+                break
     finally:
         await client.aclose()
+    if refused:
+        rule = redis_server.CLUSTER
+        raise QueueUnavailable(f"REDIS_URL {settings.queue_home}: {rule.rule}; {rule.advice}", outcome="refused")
 
 
 async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
     while True:
         await asyncio.sleep(BURST_POLL_S)
-        if runtime.redis is None or runtime.active or not runtime.started.is_set():
+        if runtime.redis is None or worker.tasks or not runtime.started.is_set():
             continue
         try:
             something_is_due = await _something_is_due(runtime)
@@ -147,4 +188,4 @@ async def _something_is_due(runtime: Runtime) -> bool:
             pipe.llen(QueueKeys(queue).intake)
             if any(await pipe.execute()):
                 return True
-    return runtime.upkeep.is_dispatching  # what it has taken from the intake list may not be in the ledger yet
+    return runtime.upkeep.is_taking_in

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session
-from db.repositories import job_run
+from db.connection import get_async_session, get_reader
+from db.repositories import due_runs, job_run
 from db.repositories.job_run import RunRow
 from db.run_sessions import end_session, run_name, worker_name
 from db.types import utc_now
@@ -23,12 +23,14 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
     Returns:
         The ids of those that go on. They are not in Redis yet: dispatch takes them there.
     """
+    async with get_reader() as reader:
+        running = await due_runs.running_runs(reader, queue)
+    if not running:
+        return []
     async with get_async_session(read_only=True) as session:
-        running = await job_run.running_runs(session, queue)
-        present = await _Present.look(session, vitals, active_here) if running else None
-    orphans = [run for run in running if present is not None and present.has_left(run)]
+        present = await _Present.look(session, vitals, active_here)
     put_back = []
-    for orphan in orphans:
+    for orphan in filter(present.has_left, running):
         await end_former_sessions(orphan)
         if await _put_back(orphan, vitals, active_here):
             put_back.append(orphan.id)
@@ -73,8 +75,12 @@ async def _put_back(orphan: RunRow, vitals: Vitals, active_here: Collection[UUID
             return False
         if not (await _Present.look(session, vitals, active_here)).has_left(run):
             return False
-        if await charge_crash(session, run) is not None:
+        reason = "crashed"
+        if run.worker_id == vitals.worker_id:  # its admission was not heard of: nobody has crashed
+            reason = "interrupted"
+            await job_run.add_attempt(session, run, reason)
+        elif await charge_crash(session, run) is not None:
             return False
-        values = {"reason": "crashed", "due_at": utc_now(), "dispatched_at": None}
+        values = {"reason": reason, "due_at": utc_now(), "dispatched_at": None}
         await job_run.leave_running(session, run.id, run.fence, RunState.WAITING, **values)
         return True

@@ -9,10 +9,16 @@ from arq.worker import Retry
 from pydantic import ValidationError
 
 from db.errors import first_line, is_transient, is_unstorable
+from holdfast.errors import RunFailed
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
 from worker.logs import Logger
 from worker.queue.execution import Poisoned
+
+OBSTACLE_S = 2.0
+"""Seconds after which a run is looked at again whose queue or kind is paused or at its limit."""
+UNKNOWN_S = 15.0
+"""Seconds after which a run is looked at again that met an error of the ledger that nobody has foreseen."""
 
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
@@ -106,11 +112,14 @@ class waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, Retry):
+        if not isinstance(error, Exception) or isinstance(error, Retry | RunFailed):
             return
         if is_unstorable(error):
             message = f"the ledger cannot store it: {first_line(error)}"
             raise Poisoned(self._job_id, "unstorable", message) from error
-        if is_transient(error):
-            self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
-            raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error
+        if not is_transient(error):
+            # Whatever it is, the run is not over: to tell Redis so would lose it.
+            self._logger.error("the ledger has failed, the run waits", exc_info=error)
+            raise Retry(defer=UNKNOWN_S) from error
+        self._logger.warning("the ledger is out of reach, the run waits", error=first_line(error))
+        raise Retry(defer=1.0 + backoff_s(2, RetryPolicy())) from error

@@ -12,7 +12,6 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line, is_transient, is_unstorable
 from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
@@ -21,21 +20,20 @@ from jobs.context import RunContext
 from jobs.outcomes import JobCancelled
 from jobs.registry import Job
 from worker import ledger
-from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Suspect
+from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Limited, Suspect
 from worker.light import run_light
 from worker.logs import Logger, get_logger
 from worker.newcomers import LONGEST_ID, is_storable_id
 from worker.progress import ProgressPublisher
 from worker.queue.execution import Poisoned
-from worker.retries import Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
+from worker.recording import record_finished, settled
+from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
 from worker.runtime import Runtime
 
 HELD_ELSEWHERE_S = 5.0
 """Seconds after which an entry is looked at again whose run a living worker has."""
-OBSTACLE_S = 2.0
-"""Seconds after which a run is looked at again whose queue or kind is paused or at its limit."""
-RECORD_PATIENCE_S = 60.0
-"""Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
+SUSPECT_AGAIN_S = 120.0
+"""Seconds after which a suspect is looked at again that could not be alone, because others went on for long."""
 
 Report = dict[str, Any]
 JobFunction = Callable[..., Awaitable[Report | None]]
@@ -58,7 +56,8 @@ def job_function(job: Job) -> JobFunction:
     async def perform_run(ctx: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Report | None:
         runtime: Runtime = ctx["runtime"]
         if not job.ledger:
-            return await run_light(runtime, job, ctx["job_id"], _as_request(args, kwargs))
+            with runtime.beginning():
+                return await run_light(runtime, job, ctx, _as_request(args, kwargs))
         if not is_storable_id(ctx["job_id"]):
             message = f"a run's id has at most {LONGEST_ID} characters and no NUL: use a UUID version 7"
             raise Poisoned(ctx["job_id"], "invalid_id", message)
@@ -110,25 +109,44 @@ async def run_attempt(
         call = decode(job, born, release_slot)
     except ValidationError as invalid:
         return await _refuse(runtime, job, born, describe_invalid(invalid))
+    with runtime.beginning():
+        admission, stop = await _admit(runtime, call, logger, is_unwanted=is_unwanted)
+        if not isinstance(admission, Suspect):
+            return await _run_if_admitted(runtime, call, admission, logger, stop=stop)
+    return await _run_alone(runtime, call, admission, logger)
+
+
+async def _admit(
+    runtime: Runtime, call: Call, logger: Logger, *, is_unwanted: bool
+) -> tuple[Admission, asyncio.CancelledError | None]:
+    born = call.born
     with waiting_for_the_ledger(born.job_id, logger):
         if is_unwanted:
-            return _report_refused(runtime, job, await ledger.cancel(born), call.request)
-        if (obstacle := runtime.obstacle(queue=born.queue, kind=job.kind)) is not None:
+            over, _ = await settled(runtime, asyncio.ensure_future(ledger.cancel(born)))
+            return over, None
+        if (obstacle := runtime.obstacle(queue=born.queue, kind=call.job.kind)) is not None:
             await ledger.enter(born, obstacle)
             raise Retry(defer=OBSTACLE_S)
-        admission = await runtime.ledger.admit(born)
-    if not isinstance(admission, Suspect):
-        return await _run_if_admitted(runtime, call, admission, logger)
-    logger.warning("the run is a suspect and runs alone", run_id=str(admission.run_id))
-    async with runtime.alone(admission.run_id):
-        with waiting_for_the_ledger(born.job_id, logger):
-            admission = await ledger.admit(born, runtime.vitals, active_here=runtime.active, is_alone=True)
-        return await _run_if_admitted(runtime, call, admission, logger)
+        return await settled(runtime, runtime.ledger.admit(born))
 
 
-async def _run_if_admitted(runtime: Runtime, call: Call, admission: Admission, logger: Logger) -> Report | None:
+async def _run_alone(runtime: Runtime, call: Call, suspect: Suspect, logger: Logger) -> Report | None:
+    logger.warning("the run is a suspect and runs alone", run_id=str(suspect.run_id))
+    async with runtime.alone(suspect.run_id) as is_alone:
+        if not is_alone:
+            raise Retry(defer=SUSPECT_AGAIN_S)
+        with waiting_for_the_ledger(call.born.job_id, logger):
+            admission, stop = await settled(runtime, runtime.ledger.admit_alone(call.born))
+        return await _run_if_admitted(runtime, call, admission, logger, stop=stop)
+
+
+async def _run_if_admitted(
+    runtime: Runtime, call: Call, admission: Admission, logger: Logger, *, stop: asyncio.CancelledError | None
+) -> Report | None:
     if isinstance(admission, Admitted):
-        return await _run_admitted(runtime, call, admission, logger)
+        return await _run_admitted(runtime, call, admission, logger, stop=stop)
+    if isinstance(admission, Limited):
+        raise Retry(defer=OBSTACLE_S)
     assert not isinstance(admission, Suspect)  # noqa: S101 - a suspect that is alone is admitted or over
     return _report_refused(runtime, call.job, admission, call.request)
 
@@ -160,13 +178,16 @@ def decode(job: Job, born: BornRun, release_slot: Callable[[], None] = _keep_slo
     return Call(job, born, job.request_type.model_validate(born.request), release_slot)
 
 
-async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
+async def _run_admitted(
+    runtime: Runtime, call: Call, admitted: Admitted, logger: Logger, *, stop: asyncio.CancelledError | None
+) -> Report | None:
     logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
     logger.info("run started", fence=admitted.fence)
     runtime.active.add(admitted.run_id)
     started = time.monotonic()
     try:
-        outcome, cancelled = await perform(runtime, call, admitted)
+        performed = perform(runtime, call, admitted) if stop is None else _stopped(runtime, call, admitted, stop)
+        outcome, cancelled = await performed
         call.release_slot()
         recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
@@ -176,6 +197,9 @@ async def _run_admitted(runtime: Runtime, call: Call, admitted: Admitted, logger
     log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
     if cancelled is not None:
         raise cancelled
+    if recorded.name in {"retry", "snoozed"} and runtime.is_unwanted(admitted.run_id, call.born.job_id):
+        with waiting_for_the_ledger(call.born.job_id, logger):  # it was cancelled while that was written down
+            return _report_refused(runtime, call.job, await ledger.cancel(call.born), call.request)
     if recorded.name == "lost":
         return await _report_for_another(runtime, call, admitted, logger)
     return report_outcome(runtime, call, admitted, recorded)
@@ -198,65 +222,32 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         attempt=admitted.attempt,
         fence=admitted.fence,
         settings=runtime.settings,
-        should_stop=runtime.draining.is_set,
+        should_stop=runtime.should_stop,
         publish=ProgressPublisher(runtime.redis, call.born.job_id),
     )
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task is not None else 0
     try:
         with runtime.deadlines.limit(call.job.timeout_s):
             report = await call.job.perform(context, call.request)
+        return Outcome("succeeded", report=report.model_dump(mode="json")), None
     except asyncio.CancelledError as cancelled:
-        if runtime.is_unwanted(admitted.run_id, call.born.job_id):
-            return classify(JobCancelled("cancelled while it was running"), attempt=1, policy=call.job.retries), None
-        return Outcome("interrupted"), cancelled
+        if task is None or task.cancelling() > cancellations:
+            return await _stopped(runtime, call, admitted, cancelled)
+        failure: Exception = RuntimeError("the job was cancelled by something of its own")
     except Exception as error:  # noqa: BLE001 - classify looks at each
+        failure = error
         if not is_expected(error):
             get_logger(run_id=str(admitted.run_id), kind=call.job.kind).exception("the job raised an unexpected error")
-        return classify(error, attempt=admitted.attempt, policy=call.job.retries), None
-    return Outcome("succeeded", report=report.model_dump(mode="json")), None
+    return classify(failure, attempt=admitted.attempt, policy=call.job.retries), None
 
 
-async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
-    """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
-
-    A cancellation comes too late for what has ended: that is recorded and told all the same.
-
-    Raises:
-        arq.worker.Retry: the database stayed away; the run is taken up again from its cursor later.
-        asyncio.CancelledError: a second one, at the end of the worker; the end may be recorded or not.
-    """
-    record: asyncio.Future[Outcome] = runtime.ledger.finish(admitted, outcome)
-    is_cancelled = is_patient = False
-    while True:
-        try:
-            return await asyncio.shield(record)
-        except asyncio.CancelledError:
-            if record.cancelled() or (is_cancelled and runtime.draining.is_set()):
-                raise
-            is_cancelled = True
-        except Exception as error:
-            if is_patient:
-                raise
-            logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-            record, is_patient = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome, error)), True
-
-
-async def _record_patiently(runtime: Runtime, admitted: Admitted, outcome: Outcome, error: Exception) -> Outcome:
-    deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
-    while True:
-        if is_unstorable(error) and outcome.name != "failed":
-            message = f"its end cannot be stored: {first_line(error)}".replace("\x00", "")
-            outcome = Outcome("failed", error={"type": "unstorable", "message": message})
-        elif not is_transient(error):
-            raise error
-        elif time.monotonic() > deadline:
-            raise Retry(defer=HELD_ELSEWHERE_S) from error
-        else:
-            failures += 1
-            await asyncio.sleep(min(5.0, 0.1 * 2**failures))
-        try:
-            return await runtime.ledger.finish(admitted, outcome)
-        except Exception as again:  # noqa: BLE001 - looked at above
-            error = again
+async def _stopped(
+    runtime: Runtime, call: Call, admitted: Admitted, cancelled: asyncio.CancelledError
+) -> tuple[Outcome, asyncio.CancelledError | None]:
+    if runtime.is_unwanted(admitted.run_id, call.born.job_id):
+        return classify(JobCancelled("cancelled while it was running"), attempt=1, policy=call.job.retries), None
+    return Outcome("interrupted"), cancelled
 
 
 def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:

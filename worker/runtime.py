@@ -4,17 +4,20 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from redis.asyncio import ConnectionPool, Redis
 
 from db import migrate
-from db.connection import close_database, database_is_open, get_async_session, initialize_database
+from db.connection import close_database, database_is_open, get_async_session, get_reader, initialize_database
+from db.models import WorkerState
 from db.repositories import installation
-from db.repositories.control import Controls
+from db.repositories.control import Controls, Limit
+from db.repositories.job_run import BornRun
 from worker.grouped_ledger import GroupedLedger
 from worker.heartbeat import Heartbeat
 from worker.ledger import Vitals
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from worker.queue import Worker
 
 ALONE_LOOK_S = 0.05
+ALONE_PATIENCE_S = 30.0
+LEDGER_PATIENCE_S = 2.0
 REDIS_DEADLINE_S = 5.0
 """Seconds for each answer of Redis to the upkeep: where packets vanish nothing else would end the wait."""
 
@@ -47,9 +52,9 @@ class Runtime:
         self.vitals = Vitals(self.worker_id, settings.queue_home, owns_queue, settings.heartbeat_timeout_s)
         self.active: set[UUID] = set()
         """The runs that this process is performing."""
-        self.ledger = GroupedLedger(self.vitals, self.active)
-        self.draining = asyncio.Event()
-        """Set when the worker was told to stop."""
+        self.ledger = GroupedLedger(self.vitals, self.active, self._limits_of)
+        self.is_draining = False
+        """Whether the worker was told to stop."""
         self.started = asyncio.Event()
         """Set when the startup hook is through."""
         self.is_held = False
@@ -63,14 +68,41 @@ class Runtime:
         """Our own engine, which can be told to stop claiming; None under stock arq."""
         self._alone: UUID | None = None
         self._one_alone = asyncio.Lock()
+        self._begun = 0
+        self._grace_ends = 0.0
         self._owns_pool = False
-        self._heartbeat = Heartbeat(settings, self.worker_id)
+        self.heartbeat = Heartbeat(settings, self.worker_id, lambda: self.state)
         self.upkeep = Upkeep(self)
+
+    def begin_draining(self) -> None:
+        """Note that the worker was told to stop: running jobs are asked to, and their time of grace begins."""
+        if not self.is_draining:
+            self._grace_ends = time.monotonic() + self.settings.shutdown_grace_s
+            self.is_draining = True
+            self.heartbeat.beat_now()
+
+    @property
+    def grace_left_s(self) -> float:
+        """Seconds of grace that a draining worker's jobs have left."""
+        return max(0.0, self._grace_ends - time.monotonic())
+
+    @property
+    def state(self) -> WorkerState:
+        """What this worker does at the moment, as ``workers list`` shows it."""
+        if self.is_draining:
+            return WorkerState.DRAINING
+        if not self.started.is_set():
+            return WorkerState.STARTING
+        return WorkerState.HELD if self.is_held else WorkerState.READY
 
     @property
     def is_ready(self) -> bool:
         """Whether this worker takes up runs: it has started, is not draining and not held."""
-        return self.started.is_set() and not self.draining.is_set() and not self.is_held
+        return self.state is WorkerState.READY
+
+    def should_stop(self) -> bool:
+        """Whether jobs shall end after their batch, because the worker was told to stop."""
+        return self.is_draining
 
     async def start(self, ctx: dict[str, Any]) -> None:
         """Open the pool, say hello in the ledger and put back what was left; arq's startup hook.
@@ -90,16 +122,21 @@ class Runtime:
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
         await self.look_whether_held()
-        await self._heartbeat.start()
+        await self.heartbeat.start()
         await self.upkeep.start()
         self.started.set()
-        get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues))
+        self.heartbeat.beat_now()
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        get_logger().info("worker started", worker_id=self.worker_id, queues=list(self.queues), event_loop=loop)
 
     async def stop(self, ctx: dict[str, Any]) -> None:
         """Say goodbye and close the pool; arq's shutdown hook."""
         del ctx
         await self.upkeep.stop()
-        await self._heartbeat.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEDGER_PATIENCE_S):
+                await self.ledger.drain()
+        await self.heartbeat.stop()
         if self.redis is not None:
             await self.redis.aclose()
         if self._owns_pool:
@@ -113,17 +150,26 @@ class Runtime:
 
     async def look_whether_held(self) -> None:
         """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
-        async with get_async_session() as session:
-            held = await installation.is_held(session)
+        async with get_reader() as reader:
+            sight = await installation.look(reader)
+        if not sight.is_held and not sight.is_settled:
+            async with get_async_session() as session:
+                sight = await installation.settle(session)
+        held = sight.is_held
         if held and not self.is_held:
             get_logger().error(
-                "held: this database was restored or cloned from another server; nothing is dispatched or run until "
-                "`python -m worker adopt` says that it is the right one"
+                "held: this database is a copy that was started elsewhere, or is reached under a new address; nothing "
+                "is dispatched or run until `python -m worker adopt`, run with this worker's settings, says that it is "
+                "the right one",
+                found=f"{sight.server} at {sight.address}",
+                known=f"{sight.owner} at {', '.join(sight.addresses)}",
             )
         elif self.is_held and not held:
             get_logger().warning("adopted: runs are taken up again")
             self.upkeep.sweep_soon.set()
-        self.is_held = held
+        if held != self.is_held:
+            self.is_held = held
+            self.heartbeat.beat_now()
         self.claim_or_not()
 
     def claim_or_not(self) -> None:
@@ -143,6 +189,9 @@ class Runtime:
             return "suspect"
         return self.controls.obstacle(queue=queue, kind=kind)
 
+    def _limits_of(self, born: BornRun) -> Sequence[Limit]:
+        return self.controls.limits_of(queue=born.queue, kind=born.kind)
+
     def is_unwanted(self, run_id: UUID, job_id: str) -> bool:
         """Whether a running run was cancelled by somebody, and not by the end of this worker."""
         aborted = self.worker is not None and job_id in self.worker.aborting_tasks
@@ -155,16 +204,30 @@ class Runtime:
         if task is not None:
             task.cancel()
 
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Count a run from before it looks for obstacles to its end, for those that want to be alone."""
+        self._begun += 1
+        try:
+            yield
+        finally:
+            self._begun -= 1
+
     @asynccontextmanager
-    async def alone(self, run_id: UUID) -> AsyncIterator[None]:
-        """Let one run have this worker for itself: the others end first, and none is begun meanwhile."""
+    async def alone(self, run_id: UUID) -> AsyncIterator[bool]:
+        """Let one run have this worker for itself: the others end first, and none is begun meanwhile.
+
+        Yields:
+            Whether they have ended in time; nothing else is claimed while this waits, so it does not wait for long.
+        """
         async with self._one_alone:
             self._alone = run_id
             self.claim_or_not()
             try:
-                while self.active:  # noqa: ASYNC110 - suspects are rare, and a set has no event
+                deadline = time.monotonic() + ALONE_PATIENCE_S
+                while self._begun and time.monotonic() < deadline:  # noqa: ASYNC110 - suspects are rare
                     await asyncio.sleep(ALONE_LOOK_S)
-                yield
+                yield not self._begun
             finally:
                 self._alone = None
                 self.claim_or_not()

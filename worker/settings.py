@@ -3,28 +3,31 @@
 import hashlib
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from holdfast.wire import DEFAULT_QUEUE
+from holdfast.address import parse_address, shown
+from holdfast.wire import DEFAULT_QUEUE, queue_key
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
-from worker.redis_url import has_readable_options
-from worker.served_queues import ServedQueue, read_queues
-
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+from worker.served_queues import LONGEST_NAME, ServedQueue, read_queues
 
 
 class Settings(JobSettings):
     """Every setting of the application; each name in capitals is the environment variable."""
 
     redis_url: SecretStr | None = None
-    """``redis://``, ``rediss://`` (TLS) or ``unix://``. Default: an embedded queue in the worker's own process, which
+    """``redis://``, ``rediss://`` (TLS), ``unix://``, or ``redis+sentinel://host:26379,host2:26379/0?service=mymaster``
+    (TLS: ``rediss+sentinel://``). Default: an embedded queue in the worker's own process, which
     serves one machine; a ``redis-server`` that happens to run is not used."""
+    holdfast_namespace: str = ""
+    """Keeps environments apart that share a Redis: the key of every queue begins with it, as ``staging:arq:queue``, and
+    so does what is kept beside it. At most 40 letters, digits, - and _; producers must use the same."""
     queue_name: Annotated[str, Field(min_length=1, max_length=100)] = DEFAULT_QUEUE
     """The queue's key in Redis: what the command line enqueues into, and what a worker serves that is told no other
     queues. Producers must use the same."""
@@ -35,14 +38,15 @@ class Settings(JobSettings):
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Runs at the same time in one worker. More than pool and overflow together means waiting for connections."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
-    """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. Keep it
-    below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
+    """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. A second
+    signal does not wait for them. A process that is not at its end two seconds later ends itself (exit code 1): keep
+    both below the platform's own limit (Kubernetes: 30, Docker: 10 unless told otherwise)."""
     keep_result_s: Annotated[float, Field(ge=0)] = 3600.0
     """Seconds that Redis keeps a result for its producer; 0: none, and a producer that asks for it is told that
     the run is not found. The ledger keeps it in any case."""
     heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds between two signs of life in the ledger; each is one small UPDATE."""
-    heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    heartbeat_timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Seconds of silence after which a worker counts as dead and its runs are put back. Shorter is sooner, but a
     database that stalls for so long makes living workers look dead (they lose the fence, not the data)."""
     dispatch_interval_s: Annotated[float, Field(gt=0, le=60)] = 0.5
@@ -68,23 +72,42 @@ class Settings(JobSettings):
     def _read_queues(cls, value: object) -> object:
         return read_queues(value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("holdfast_namespace")
+    @classmethod
+    def _is_namespace(cls, value: str) -> str:
+        queue_key(DEFAULT_QUEUE, value)
+        return value
+
+    @field_validator("queue_name", "queues")
+    @classmethod
+    def _leave_room_for_the_namespace(cls, value: Any, info: ValidationInfo) -> Any:
+        namespace = info.data.get("holdfast_namespace", "")
+        for name in [value] if isinstance(value, str) else [queue.name for queue in value]:
+            if len(queue_key(name, namespace)) > LONGEST_NAME:
+                raise ValueError(f"has a name of more than {LONGEST_NAME} characters with HOLDFAST_NAMESPACE before it")
+        return value
+
     @field_validator("redis_url")
     @classmethod
-    def _has_known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in REDIS_SCHEMES:
-            raise ValueError("must begin with redis://, rediss:// or unix://, as redis://localhost:6379/0")
-        if value is not None and not _has_readable_port(value.get_secret_value()):
-            raise ValueError("has no number for a port: write special characters of the password as %2F and the like")
-        if value is not None and not has_readable_options(value.get_secret_value()):
-            raise ValueError(
-                "has an option behind its ? that redis-py does not know or cannot read: write it as ?socket_timeout=5"
-            )
+    def _is_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_address(value.get_secret_value())
         return value
+
+    def key_of(self, queue: str) -> str:
+        """Return the key in Redis of a queue that a user names, with or without the namespace."""
+        return queue_key(queue, self.holdfast_namespace)
+
+    @property
+    def queue_key(self) -> str:
+        """The key of the queue into which the command line enqueues."""
+        return self.key_of(self.queue_name)
 
     @property
     def served_queues(self) -> tuple[ServedQueue, ...]:
-        """The queues of a worker, the most urgent one first."""
-        return self.queues or (ServedQueue(self.queue_name),)
+        """The queues of a worker by their keys, the most urgent one first."""
+        asked = self.queues or (ServedQueue(self.queue_name),)
+        return tuple(replace(queue, name=self.key_of(queue.name)) for queue in asked)
 
     @property
     def queue_is_embedded(self) -> bool:
@@ -104,20 +127,10 @@ class Settings(JobSettings):
         if self.redis_url is None:
             folder = str(self.holdfast_data_dir.resolve())
             return f"embedded:{socket.gethostname()}:{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
-        url = urlsplit(self.redis_url.get_secret_value())
-        place = f"{url.hostname or ''}:{url.port or 6379}" if url.scheme != "unix" else ""
-        return f"{url.scheme}://{place}{url.path}"[:255]
+        return shown(self.redis_url.get_secret_value())[:255]
 
 
 def embedded_environment(folder: Path) -> dict[str, str]:
     """Return this process's environment for a child that uses the embedded database and queue of a folder."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DATABASE_", "POSTGRES_", "REDIS_"))}
     return kept | {"HOLDFAST_DATA_DIR": str(folder), "DATABASE_URL": "", "POSTGRES_HOST": "", "REDIS_URL": ""}
-
-
-def _has_readable_port(url: str) -> bool:
-    try:
-        urlsplit(url).port  # noqa: B018 - the property raises
-    except ValueError:
-        return False
-    return True

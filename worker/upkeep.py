@@ -1,16 +1,17 @@
 """The worker's upkeep: what keeps the ledger, Redis and the controls together while jobs run."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reader
 from db.errors import first_line
 from db.repositories import control, due_runs, history, job_run, run_list
 from db.repositories.due_runs import Dispatchable
@@ -18,7 +19,7 @@ from holdfast.requests import ImportTasks
 from holdfast.states import RunState
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
-from worker import dispatch, intake, reconcile, recovery, stock_claims
+from worker import cancellations, dispatch, intake, reconcile, recovery, stock_claims
 from worker.clock import DatabaseClock
 from worker.logs import get_logger
 from worker.newcomers import HISTORY_AFTER
@@ -33,8 +34,28 @@ REDIS_LOOK_S = 1.0
 CONTROLS_LOOK_S = 1.0
 HELD_LOOK_S = 5.0
 HISTORY_INTERVAL_S = 30.0
+PARTITIONS_INTERVAL_S = 3600.0
+"""They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
 MOVED_AT_ONCE = 500
+REJECTS_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What is done again and again."""
+
+    interval_s: float
+    action: Callable[[], Awaitable[None]]
+    sooner: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is to be done now."""
+
+
+def set_event() -> asyncio.Event:
+    """Return an event that is set, for what is to be done at once and then at its pace."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 class Upkeep:
@@ -45,11 +66,14 @@ class Upkeep:
         self._settings = runtime.settings
         self._queues = runtime.queues
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
-        self._watch = reconcile.RedisWatch(self._queues[0])
+        self._watch = reconcile.RedisWatch(self._queues)
+        self._has_looked = False
         self._clock = DatabaseClock()
-        self._compared_to: dict[str, UUID | None] = {}
-        self.is_dispatching = False
+        self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
+        self.is_taking_in = False
+        """Whether runs may have been taken off the intake list that are not in the ledger yet."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._phase_s = random.uniform(0, SWEEP_INTERVAL_S)  # noqa: S311 - so that workers do not look all at once
         self.dispatch_soon = asyncio.Event()
         """Set when a producer has rung: do not wait for the next look."""
         self.sweep_soon = asyncio.Event()
@@ -62,19 +86,20 @@ class Upkeep:
         await self._put_back()
         await self._free_dead_claims()
         await self._sweep_spool()
-        paces: list[tuple[float, Callable[[], Awaitable[None]], asyncio.Event]] = [
-            (settings.dispatch_interval_s, self._dispatch, self.dispatch_soon),
-            (settings.heartbeat_interval_s, self._put_back, asyncio.Event()),
-            (CONTROLS_LOOK_S, self._read_controls, asyncio.Event()),
-            (REDIS_LOOK_S, self._look_at_redis, asyncio.Event()),
-            (SWEEP_INTERVAL_S, self._sweep, self.sweep_soon),
-            (SWEEP_INTERVAL_S, self._free_dead_claims, asyncio.Event()),
-            (HELD_LOOK_S, self._runtime.look_whether_held, asyncio.Event()),
-            (HISTORY_INTERVAL_S, self._move_to_history, asyncio.Event()),
-            (PRUNE_INTERVAL_S, self._prune_history, asyncio.Event()),
-        ]
         self.sweep_soon.set()
-        self._tasks = [asyncio.create_task(self._every(*pace)) for pace in paces]
+        paces = [
+            Pace(settings.dispatch_interval_s, self._dispatch, self.dispatch_soon),
+            Pace(settings.heartbeat_interval_s, self._put_back),
+            Pace(CONTROLS_LOOK_S, self._read_controls),
+            Pace(REDIS_LOOK_S, self._look_at_redis, set_event()),
+            Pace(SWEEP_INTERVAL_S, self._sweep, self.sweep_soon),
+            Pace(SWEEP_INTERVAL_S, self._free_dead_claims),
+            Pace(HELD_LOOK_S, self._runtime.look_whether_held),
+            Pace(HISTORY_INTERVAL_S, self._move_to_history),
+            Pace(PARTITIONS_INTERVAL_S, self._make_partitions, set_event()),
+            Pace(PRUNE_INTERVAL_S, self._prune_history),
+        ]
+        self._tasks = [asyncio.create_task(self._keep(pace)) for pace in paces]
 
     async def stop(self) -> None:
         """End the tasks."""
@@ -87,20 +112,15 @@ class Upkeep:
     async def _dispatch(self) -> None:
         if self._runtime.is_held:
             return
-        self.is_dispatching = True
-        try:
-            for queue in self._queues:
-                await intake.take_in(self._runtime.redis, queue, self._kinds)
-                after = due_runs.watermark(await self._clock.now(), dispatch.LOOK_BACK)
-                await dispatch.dispatch(self._runtime.redis, await self._wanted(queue), after=after)
-        finally:
-            self.is_dispatching = False
+        for queue in self._queues:
+            after = due_runs.watermark(await self._clock.now(), dispatch.LOOK_BACK)
+            await dispatch.dispatch(self._runtime.redis, await self._wanted(queue), after=after)
 
     async def _wanted(self, queue: str) -> Dispatchable:
         return Dispatchable(queue, self._kinds, await self._clock.now() + dispatch.HORIZON)
 
     async def _put_back(self) -> None:
-        if self._runtime.is_held:
+        if self._runtime.is_held or not self._runtime.heartbeat.is_steady:
             return
         runtime = self._runtime
         for queue in self._queues:
@@ -118,13 +138,11 @@ class Upkeep:
             wanted = await self._wanted(queue)
             await dispatch.dispatch(self._runtime.redis, wanted)
             missing, self._compared_to[queue] = await reconcile.reconcile(
-                self._runtime.redis, wanted, after=self._compared_to.get(queue), most=COMPARED_A_SWEEP
+                self._runtime.redis, wanted, after=self._compared_to[queue], most=COMPARED_A_SWEEP
             )
             self._say_missing(missing)
 
     async def _reconcile(self) -> None:
-        if self._runtime.is_held:
-            return
         for queue in self._queues:
             missing, _ = await reconcile.reconcile(self._runtime.redis, await self._wanted(queue))
             self._say_missing(missing)
@@ -139,30 +157,45 @@ class Upkeep:
         if self._runtime.is_held:
             return
         for queue in self._queues:
-            async with get_async_session(read_only=True) as session:
-                running = {run.job_id for run in await job_run.running_runs(session, queue)}
+            async with get_reader() as reader:
+                running = {run.job_id for run in await due_runs.running_runs(reader, queue)}
             await stock_claims.free_dead(self._runtime.redis, queue, self._kinds, running_job_ids=running)
 
     async def _look_at_redis(self) -> None:
-        if await self._watch.has_lost(self._runtime.redis):
-            get_logger().info("Redis is empty, or another one than the ledger was compared with: comparing them")
-            await self._reconcile()
+        if self._runtime.is_held:
+            return
+        self.is_taking_in = True
+        try:
+            sight = await self._watch.look(self._runtime.redis)
+            if sight.has_lost:
+                if self._has_looked:
+                    get_logger().warning("Redis is empty or another one: reconciling")
+                await self._reconcile()
+            for queue, ids in sight.announced.items():
+                await intake.take_in(self._runtime.redis, queue, ids, self._kinds)
+            for queue in self._queues if sight.aborted else ():
+                await cancellations.carry(self._runtime.redis, queue, sight.aborted)
+        finally:
+            self.is_taking_in = False
+        self._has_looked = True
 
     async def _read_controls(self) -> None:
         runtime = self._runtime
-        async with get_async_session(read_only=True) as session:
-            runtime.controls = await control.load_controls(session)
-            unwanted = await job_run.cancel_requested(session, runtime.active) if runtime.active else ()
+        async with get_reader() as reader:
+            runtime.controls = await control.load_controls(reader)
+            unwanted = await job_run.cancel_requested(reader, runtime.active) if runtime.active else ()
         runtime.claim_or_not()
         runtime.unwanted &= runtime.active
         for run in unwanted:
-            if run.id not in runtime.unwanted:
+            if not runtime.is_unwanted(run.id, run.job_id):
                 runtime.cancel(run.id, run.job_id)
 
-    async def _move_to_history(self) -> None:
+    async def _make_partitions(self) -> None:
         async with get_async_session() as session:
-            now = await job_run.database_now(session)
-            await history.make_partitions(session, now=now)
+            await history.make_partitions(session, now=await job_run.database_now(session))
+
+    async def _move_to_history(self) -> None:
+        now = await self._clock.now()
         while True:
             async with get_async_session() as session:
                 moved = await history.move_finished(session, finished_before=now - HISTORY_AFTER, limit=MOVED_AT_ONCE)
@@ -188,25 +221,35 @@ class Upkeep:
 
     async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:
         while True:
-            async with get_async_session() as session:
-                pruned = await history.prune(
+            async with get_async_session(read_only=True) as session:
+                run_ids = await history.prunable(
                     session, kind=kind, state=state.value, older_than=older_than, limit=MOVED_AT_ONCE
                 )
-            if pruned < MOVED_AT_ONCE:
+            if not run_ids:
                 return
+            rejects = REJECTS_AT_ONCE
+            while rejects == REJECTS_AT_ONCE:
+                async with get_async_session() as session:
+                    rejects = await history.delete_rejects(session, run_ids, limit=REJECTS_AT_ONCE)
+            async with get_async_session() as session:
+                await history.delete_runs(session, run_ids)
 
     async def _sweep_spool(self) -> None:
         async with get_async_session(read_only=True) as session:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 
-    async def _every(self, interval_s: float, action: Callable[[], Awaitable[None]], sooner: asyncio.Event) -> None:
-        failing = False
+    def _until_next(self, interval_s: float) -> float:
+        # What is done often is done at the same moments: waking up costs an idle worker more than what it then does.
+        return interval_s - (asyncio.get_running_loop().time() + self._phase_s) % interval_s
+
+    async def _keep(self, pace: Pace) -> None:
+        failing, action = False, pace.action
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
-                    await sooner.wait()
-            sooner.clear()
+                async with asyncio.timeout(self._until_next(pace.interval_s)):
+                    await pace.sooner.wait()
+            pace.sooner.clear()
             try:
                 await action()
                 failing = False

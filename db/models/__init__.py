@@ -7,7 +7,7 @@ from db.models.job_attempt import JobAttempt
 from db.models.job_run import NEXT_STATES, JobRun
 from db.models.task import Task, TaskStatus
 from db.models.user import User
-from db.models.worker_heartbeat import WorkerHeartbeat
+from db.models.worker_heartbeat import WorkerHeartbeat, WorkerState
 
 __all__ = [
     "NEXT_STATES",
@@ -20,4 +20,5 @@ __all__ = [
     "TaskStatus",
     "User",
     "WorkerHeartbeat",
+    "WorkerState",
 ]

@@ -7,7 +7,7 @@ from sqlalchemy import Integer, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base
-from db.types import UtcDateTime
+from db.types import UtcDateTime, json_column_type
 
 
 class Installation(Base):
@@ -18,5 +18,7 @@ class Installation(Base):
     id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
     installation_id: Mapped[UUID] = mapped_column(Uuid())
     server: Mapped[str] = mapped_column(String(500))
-    """What the database's server said of itself when this ledger was adopted."""
+    """What the database's server said of itself when this ledger was adopted; empty: nobody has adopted it."""
+    addresses: Mapped[list[str] | None] = mapped_column(json_column_type())
+    """Where workers were told to find it, as in ``DATABASE_URL``: ``host:port``, or the path of a file."""
     adopted_at: Mapped[datetime] = mapped_column(UtcDateTime())

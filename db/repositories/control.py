@@ -1,14 +1,18 @@
 """What operators say about queues and kinds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Control
 from db.types import utc_now
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
+
+Limit = tuple[str, str, int]
+"""Scope, name, and the most that may run at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +20,7 @@ class Controls:
     """All controls at one moment."""
 
     paused: frozenset[tuple[str, str]] = frozenset()
-    limits: tuple[tuple[str, str, int], ...] = ()
-    """Scope, name, most running at the same time."""
+    limits: tuple[Limit, ...] = ()
     full: frozenset[tuple[str, str]] = frozenset()
     """Scopes whose limit is reached."""
 
@@ -28,16 +31,34 @@ class Controls:
             return "paused"
         return "limited" if scopes & self.full else None
 
+    def limits_of(self, *, queue: str, kind: str) -> tuple[Limit, ...]:
+        """Return the limits that a run has to keep."""
+        scopes = {("queue", queue), ("kind", kind)}
+        return tuple(limit for limit in self.limits if limit[:2] in scopes)
 
-async def load_controls(session: AsyncSession) -> Controls:
+
+_ALL = select(*(column for column in Control.__table__.columns))
+
+
+async def load_controls(reader: AsyncConnection) -> Controls:
     """Read the controls, and count what runs where a limit asks for it."""
-    rows = (await session.execute(select(Control))).scalars().all()
+    rows = (await reader.execute(_ALL)).all()
     limits = tuple((row.scope, row.name, row.max_running) for row in rows if row.max_running is not None)
     return Controls(
         paused=frozenset((row.scope, row.name) for row in rows if row.paused_at is not None),
         limits=limits,
-        full=frozenset([(scope, name) for scope, name, most in limits if await _running(session, scope, name) >= most]),
+        full=frozenset([(scope, name) for scope, name, most in limits if await _running(reader, scope, name) >= most]),
     )
+
+
+async def is_full(session: AsyncSession, limits: Sequence[Limit]) -> bool:
+    """Whether one more run would exceed one of these limits; nobody else begins one before this transaction ends."""
+    for scope, name, most in sorted(limits):
+        row = select(Control.scope).where(Control.scope == scope, Control.name == name)
+        await session.execute(row.with_for_update())
+        if await _running(session, scope, name) >= most:
+            return True
+    return False
 
 
 async def set_paused(session: AsyncSession, scope: str, name: str, *, paused: bool) -> None:
@@ -58,8 +79,8 @@ async def _upsert(session: AsyncSession, scope: str, name: str, values: dict[str
     await session.execute(delete(Control).where(Control.paused_at.is_(None), Control.max_running.is_(None)))
 
 
-async def _running(session: AsyncSession, scope: str, name: str) -> int:
+async def _running(reader: AsyncConnection | AsyncSession, scope: str, name: str) -> int:
     column = job_runs.c.queue if scope == "queue" else job_runs.c.kind
     query = select(func.count()).select_from(job_runs).where(job_runs.c.state == RunState.RUNNING.value, column == name)
-    running: int = (await session.execute(query)).scalar_one()
+    running: int = (await reader.execute(query)).scalar_one()
     return running

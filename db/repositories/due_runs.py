@@ -1,4 +1,4 @@
-"""Which runs are to be put into Redis, and how many there are."""
+"""Which runs are to be put into Redis, which run, and how many there are: what workers ask again and again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, TextClause, func, literal_column, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row, Text, bindparam, cast, func, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.repositories.history import first_id_of
 from db.repositories.job_run import RunRow
@@ -15,9 +15,44 @@ from db.types import utc_now
 from holdfast.outbox import LIVE, job_runs
 from holdfast.states import RunState
 
+FIRST_ID = UUID(int=0)
+"""Below every run's."""
+
 # Both are in the statement's text: a prepared statement's parameters lead to no partial index, and SQLite takes one
 # only where its own condition is repeated.
 WAITING = (LIVE, job_runs.c.state == literal_column(f"'{RunState.WAITING.value}'"))
+DISPATCHABLE = (
+    *WAITING,
+    job_runs.c.queue == bindparam("queue"),
+    job_runs.c.kind.in_(bindparam("kinds", expanding=True)),
+    job_runs.c.due_at <= bindparam("due_before"),
+    job_runs.c.id > bindparam("after"),
+)
+ENTRY = (
+    *(job_runs.c[name] for name in ("id", "job_id", "kind", "queue", "enqueued_at", "due_at", "reason")),
+    *(job_runs.c[name] for name in ("unique_key", "cancel_requested_at")),
+    # As the text that the database has: it goes on to Redis as it is.
+    cast(job_runs.c.request, Text()).label("request"),
+)
+"""What is put into Redis of a run, and what decides whether it is."""
+UNDISPATCHED = (
+    select(*ENTRY)
+    .where(*DISPATCHABLE, job_runs.c.dispatched_at.is_(None))
+    .order_by(job_runs.c.id)
+    .limit(bindparam("most"))
+)
+"""With a watermark as ``after`` it reads the newest end of an index, however many runs there are below it: waiting,
+dispatched, or finished and kept by an old snapshot."""
+WAITING_IDS = (
+    select(job_runs.c.id, job_runs.c.job_id, job_runs.c.reason)
+    .where(*DISPATCHABLE)
+    .order_by(job_runs.c.id)
+    .limit(bindparam("most"))
+)
+
+RUNNING = select(job_runs).where(
+    LIVE, job_runs.c.state == literal_column(f"'{RunState.RUNNING.value}'"), job_runs.c.queue == bindparam("queue")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +69,15 @@ class Dispatchable:
     kinds: Sequence[str]
     due_before: datetime
 
-    def conditions(self) -> tuple[ColumnElement[bool] | TextClause, ...]:
-        """Return it as conditions on the ledger's table."""
-        columns = job_runs.c
-        ours = (columns.queue == self.queue, columns.kind.in_(self.kinds), columns.due_at <= self.due_before)
-        return (*WAITING, *ours)
+    def page(self, after: UUID, most: int) -> dict[str, Any]:
+        """Return the parameters of ``UNDISPATCHED`` or ``WAITING_IDS`` for a page above an id."""
+        return {
+            "queue": self.queue,
+            "kinds": self.kinds,
+            "due_before": self.due_before,
+            "after": after,
+            "most": most,
+        }
 
 
 def watermark(now: datetime, look_back: timedelta) -> UUID:
@@ -46,40 +85,29 @@ def watermark(now: datetime, look_back: timedelta) -> UUID:
     return first_id_of(now - look_back)
 
 
-def undispatched(wanted: Dispatchable, *, after: UUID | None, limit: int) -> Select[Any]:
-    """Return the query for a page of runs that are not in Redis yet, in the order of their ids.
-
-    With a watermark as ``after`` it reads the newest end of the index of live runs, however many there are below it:
-    waiting, dispatched, or finished and kept by an old snapshot.
-    """
-    query = select(job_runs).where(*wanted.conditions(), job_runs.c.dispatched_at.is_(None))
-    if after is not None:
-        query = query.where(job_runs.c.id > after)
-    return query.order_by(job_runs.c.id).limit(limit)
-
-
 async def undispatched_runs(
-    session: AsyncSession, wanted: Dispatchable, *, after: UUID | None, limit: int
+    reader: AsyncConnection, wanted: Dispatchable, *, after: UUID, most: int
 ) -> Sequence[RunRow]:
-    """Return a page of runs that are not in Redis yet, in the order of their ids."""
-    runs: Sequence[RunRow] = (await session.execute(undispatched(wanted, after=after, limit=limit))).all()
-    return runs
+    """Return a page of runs that are not in Redis yet, in the order of their ids: the columns of ``ENTRY``."""
+    return (await reader.execute(UNDISPATCHED, wanted.page(after, most))).all()
 
 
 async def waiting_ids(
-    session: AsyncSession, wanted: Dispatchable, *, after: UUID | None, limit: int
+    reader: AsyncConnection, wanted: Dispatchable, *, after: UUID, most: int
 ) -> Sequence[Row[UUID, str, str | None]]:
     """Return a page of all waiting runs, in the order of their ids: ``id``, ``job_id`` and ``reason``."""
-    query = select(job_runs.c.id, job_runs.c.job_id, job_runs.c.reason).where(*wanted.conditions())
-    if after is not None:
-        query = query.where(job_runs.c.id > after)
-    return (await session.execute(query.order_by(job_runs.c.id).limit(limit))).all()
+    return (await reader.execute(WAITING_IDS, wanted.page(after, most))).all()
 
 
 async def waiting_runs(session: AsyncSession, kinds: Sequence[str], run_ids: Sequence[UUID]) -> Sequence[RunRow]:
-    """Return those of these runs that wait and are of these kinds."""
-    query = select(job_runs).where(job_runs.c.id.in_(run_ids), *WAITING, job_runs.c.kind.in_(kinds))
+    """Return those of these runs that wait and are of these kinds: the columns of ``ENTRY``."""
+    query = select(*ENTRY).where(job_runs.c.id.in_(run_ids), *WAITING, job_runs.c.kind.in_(kinds))
     return (await session.execute(query.order_by(job_runs.c.id))).all()
+
+
+async def running_runs(reader: AsyncConnection, queue: str) -> Sequence[RunRow]:
+    """Return the queue's running rows, unlocked."""
+    return (await reader.execute(RUNNING, {"queue": queue})).all()
 
 
 async def count_due(session: AsyncSession, queue: str) -> int:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import JobAttempt
+from db.models import ImportReject, JobAttempt
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import RunState
 
@@ -44,29 +44,52 @@ async def move_finished(session: AsyncSession, *, finished_before: datetime, lim
     return len(run_ids)
 
 
-async def prune(session: AsyncSession, *, kind: str | None, state: str, older_than: datetime, limit: int) -> int:
-    """Delete runs that were enqueued before ``older_than``, and their attempts, from the history.
+async def prunable(
+    session: AsyncSession, *, kind: str | None, state: str, older_than: datetime, limit: int
+) -> Sequence[UUID]:
+    """Return runs of the history that were enqueued before ``older_than``, the oldest first.
 
     Args:
-        session: one short transaction.
+        session: reads.
         kind: of this kind only; None: of every kind.
         state: in this state.
         older_than: by the time in the run's id.
-        limit: the most that are deleted.
-
-    Returns:
-        How many were deleted.
+        limit: the most that are returned.
     """
     query = select(job_runs_history.c.id).where(
         job_runs_history.c.state == state, job_runs_history.c.id < first_id_of(older_than)
     )
     if kind is not None:
         query = query.where(job_runs_history.c.kind == kind)
-    run_ids = list((await session.execute(query.order_by(job_runs_history.c.id).limit(limit))).scalars())
-    if run_ids:
-        await session.execute(delete(JobAttempt).where(JobAttempt.run_id.in_(run_ids)))
-        await session.execute(delete(job_runs_history).where(job_runs_history.c.id.in_(run_ids)))
-    return len(run_ids)
+    return (await session.execute(query.order_by(job_runs_history.c.id).limit(limit))).scalars().all()
+
+
+async def delete_rejects(session: AsyncSession, run_ids: Sequence[UUID], *, limit: int) -> int:
+    """Delete rejected rows of these runs; a run may have millions of them.
+
+    Args:
+        session: one short transaction.
+        run_ids: whose rows.
+        limit: the most that are deleted.
+
+    Returns:
+        How many were deleted; fewer than ``limit``: there are no more.
+    """
+    columns = (ImportReject.run_id, ImportReject.line)
+    query = select(*columns).where(ImportReject.run_id.in_(run_ids)).order_by(*columns).limit(limit)
+    page = (await session.execute(query)).all()
+    if page:
+        last = page[-1]
+        whole = {row.run_id for row in page} - {last.run_id}
+        begun = (ImportReject.run_id == last.run_id) & (ImportReject.line <= last.line)
+        await session.execute(delete(ImportReject).where(ImportReject.run_id.in_(whole) | begun))
+    return len(page)
+
+
+async def delete_runs(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
+    """Delete runs from the history, and their attempts."""
+    await session.execute(delete(JobAttempt).where(JobAttempt.run_id.in_(run_ids)))
+    await session.execute(delete(job_runs_history).where(job_runs_history.c.id.in_(run_ids)))
 
 
 async def kinds_in_history(session: AsyncSession) -> Sequence[str]:

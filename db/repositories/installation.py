@@ -1,68 +1,149 @@
-"""Which server this ledger lives on: a clone that was started elsewhere is held until it is adopted."""
+"""Which server this ledger lives on: a copy that was started elsewhere is held until it is adopted.
 
+A ledger is known by two things. What its server says of itself tells a dump that was restored elsewhere; the addresses
+under which workers were told to find it (``DATABASE_URL``) tell a physical copy that is started beside the original.
+Neither changes with a restart, a new container, a new IP address or a failover behind the same name: holding back the
+ledger's own server would be an outage.
+
+- PostgreSQL says its system identifier and the database's name, MySQL its ``server_uuid`` and the database's name.
+- MariaDB has no lasting identity (``server_uid`` is made of its network card, which a new container changes): the
+  database's name and the address are all there is. A copy that is reached under both is taken for the original.
+- SQLite: the file's inode, with its path as the address. One of the two is enough: a file that was moved is known, and
+  so is one that was restored in its place; a copy elsewhere has neither.
+"""
+
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import URL, Dialect, Select, insert, literal, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Installation
 from db.types import utc_now
+from db.urls import is_in_memory
 from holdfast.outbox import uuid7
 
-POSTGRESQL = """
-SELECT concat_ws(' ', 'postgresql', (SELECT system_identifier FROM pg_control_system()), d.oid, d.datname,
-                 host(inet_server_addr()), inet_server_port())
-FROM pg_database d WHERE d.datname = current_database()
-"""
-MYSQL = "SELECT CONCAT_WS(' ', 'mysql', @@hostname, @@port, @@datadir, DATABASE())"
 ONLY_ROW = 1
+SERVERS = {
+    "postgresql": "(SELECT 'postgresql ' || system_identifier FROM pg_control_system()) || ' ' || current_database()",
+    "mysql": "CONCAT_WS(' ', 'mysql', @@server_uuid, DATABASE())",
+    "mariadb": "CONCAT_WS(' ', 'mariadb', DATABASE())",
+    "sqlite": "(SELECT file FROM pragma_database_list WHERE name = 'main')",
+}
+PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+THIS_MACHINE = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
-async def describe_server(session: AsyncSession) -> str:
-    """Return what tells this database from a copy of it elsewhere."""
-    bind = session.get_bind()
-    if bind.dialect.name == "sqlite":
-        name = (await session.execute(text("SELECT file FROM pragma_database_list WHERE name = 'main'"))).scalar_one()
-        return _describe_file(name)
-    query = POSTGRESQL if bind.dialect.name == "postgresql" else MYSQL
-    found: str = (await session.execute(text(query))).scalar_one()
-    return found[:500]
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The ledger's owner, and where it stands now."""
+
+    owner: str | None
+    """The server that it belongs to; None: nobody has adopted it yet."""
+    addresses: Sequence[str]
+    """Under which its workers find it."""
+    server: str
+    address: str
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this is a copy of the ledger that nobody has adopted."""
+        if self.owner is None:
+            return False
+        if self.server.startswith("sqlite"):
+            return self.owner != self.server and self.address not in self.addresses
+        return self.owner != self.server or self.address not in self.addresses
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its row says where it stands."""
+        return self.owner == self.server and self.address in self.addresses
 
 
-async def get_installation(session: AsyncSession) -> Installation | None:
-    """Return the ledger's row, None before the first worker has started."""
-    return (await session.execute(select(Installation))).scalar_one_or_none()
+async def look(reader: AsyncConnection | AsyncSession) -> Sight:
+    """Read whose ledger it is, and where it stands."""
+    engine = _bind(reader)
+    row = (await reader.execute(_looks[_engine_name(engine.dialect)])).one()
+    owner = row.owner or None
+    server, address = _place_of(engine.url, row.server)
+    return Sight(owner, tuple(row.addresses or ()), server, address)
 
 
 async def adopt(session: AsyncSession) -> Installation:
-    """Say that the ledger belongs to this server from now on; returns the row."""
-    server = await describe_server(session)
-    changed = await session.execute(
-        update(Installation).where(Installation.id == ONLY_ROW).values(server=server, adopted_at=utc_now())
-    )
-    if changed.rowcount == 0:  # type: ignore[attr-defined]
-        values = {"id": ONLY_ROW, "installation_id": uuid7(), "server": server, "adopted_at": utc_now()}
-        await session.execute(insert(Installation).values(values))
-    installation = await get_installation(session)
-    assert installation is not None  # noqa: S101 - written one statement before
-    return installation
+    """Say that the ledger belongs where it stands; another address of its server is added to those that are known.
+
+    Returns:
+        The row.
+    """
+    row = (await session.execute(select(Installation).with_for_update())).scalar_one_or_none()
+    sight = await look(session)
+    goes_on = sight.owner is not None and (sight.owner == sight.server or not sight.is_held)
+    addresses = [*dict.fromkeys([*(sight.addresses if goes_on else ()), sight.address])]
+    values: dict[str, Any] = {"server": sight.server, "addresses": addresses, "adopted_at": utc_now()}
+    if row is None:
+        await session.execute(insert(Installation).values(id=ONLY_ROW, installation_id=uuid7(), **values))
+    else:
+        await session.execute(update(Installation).where(Installation.id == ONLY_ROW).values(values))
+    query = select(Installation).execution_options(populate_existing=True)
+    return (await session.execute(query)).scalar_one()
 
 
-async def is_held(session: AsyncSession) -> bool:
-    """Whether this ledger was made on another server; a ledger without an owner is adopted."""
-    installation = await get_installation(session)
-    if installation is None:
-        with suppress(IntegrityError):  # another worker starts at the same moment and was first
-            async with session.begin_nested():
+async def settle(session: AsyncSession) -> Sight:
+    """Adopt a ledger that belongs to nobody, and follow an SQLite file that was moved, or replaced in its place.
+
+    Returns:
+        Whose it is now: of several workers that begin at once, the first one adopts it.
+    """
+    with suppress(IntegrityError):
+        async with session.begin_nested():
+            await session.execute(select(Installation.id).with_for_update())
+            if not (await look(session)).is_held:
                 await adopt(session)
-        installation = await get_installation(session)
-    return installation is None or installation.server != await describe_server(session)
+    return await look(session)
 
 
-def _describe_file(name: str) -> str:
-    if not name:
-        return "sqlite in memory"
-    path = Path(name).resolve()
-    return f"sqlite {path} {path.stat().st_ino}"[:500]
+def configured_address(url: URL) -> str:
+    """Return where a server is, as it was configured: the names are not looked up, for what they lead to changes."""
+    port = url.port or PORTS[url.get_backend_name()]
+    listed = url.query.get("host", ())
+    hosts = [listed] if isinstance(listed, str) else [*listed]
+    return ",".join(_normal(host, port) for host in ([url.host or ""] if url.host or not hosts else hosts))
+
+
+def _normal(host: str, port: int) -> str:
+    name, separator, own_port = host.rpartition(":") if host.count(":") == 1 else (host, "", "")
+    name = name.lower().rstrip(".")
+    is_here = name in THIS_MACHINE or name.startswith("/")  # a socket's folder
+    return f"{'localhost' if is_here else name}:{own_port if separator else port}"
+
+
+def _place_of(url: URL, told: str) -> tuple[str, str]:
+    if url.get_backend_name() != "sqlite":
+        return told, configured_address(url)
+    if is_in_memory(url) or not told:
+        return "sqlite in memory", "memory"
+    path = Path(told).resolve()
+    return f"sqlite {path.stat().st_ino}", str(path)
+
+
+def _bind(reader: AsyncConnection | AsyncSession) -> Any:
+    return reader.get_bind().engine if isinstance(reader, AsyncSession) else reader.engine
+
+
+def _engine_name(dialect: Dialect) -> str:
+    is_mariadb = bool(getattr(dialect, "is_mariadb", False))  # also behind mysql://
+    return "mariadb" if is_mariadb else dialect.name
+
+
+def _look_of(server: str) -> Select[Any]:
+    table = Installation.__table__.c
+    one = select(literal(1).label("one")).subquery()
+    query = select(literal_column(server).label("server"), table.server.label("owner"), table.addresses)
+    return query.select_from(one.outerjoin(Installation.__table__, table.id == ONLY_ROW))
+
+
+_looks = {name: _look_of(server) for name, server in SERVERS.items()}

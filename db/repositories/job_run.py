@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, insert, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
 from db.repositories.arrays import among
@@ -155,10 +155,10 @@ async def request_cancel(session: AsyncSession, run_ids: Sequence[UUID]) -> int:
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
-async def cancel_requested(session: AsyncSession, run_ids: Collection[UUID]) -> Sequence[RunRow]:
+async def cancel_requested(reader: AsyncConnection, run_ids: Collection[UUID]) -> Sequence[RunRow]:
     """Return those of these running runs that somebody wants to be cancelled."""
     query = select(job_runs).where(job_runs.c.id.in_(run_ids), job_runs.c.cancel_requested_at.is_not(None))
-    return (await session.execute(query)).all()
+    return (await reader.execute(query)).all()
 
 
 async def end_waiting(session: AsyncSession, run_id: UUID, state: RunState, **values: Any) -> None:
@@ -235,12 +235,6 @@ async def add_attempt(session: AsyncSession, run: RunRow, outcome: str, error: d
             error=error,
         )
     )
-
-
-async def running_runs(session: AsyncSession, queue: str) -> Sequence[RunRow]:
-    """Return the queue's running rows, unlocked."""
-    query = select(job_runs).where(job_runs.c.state == RunState.RUNNING.value, job_runs.c.queue == queue)
-    return (await session.execute(query)).all()
 
 
 def as_uuid7(text: str) -> UUID | None:

@@ -1,16 +1,17 @@
 """What operators do to single runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES
 from db.repositories import job_run
 from db.repositories.history import COLUMNS
+from db.repositories.job_run import RunRow
 from db.types import utc_now
-from holdfast.outbox import job_runs, job_runs_history
+from holdfast.outbox import LIVE, job_runs, job_runs_history
 from holdfast.states import RunState
 
 Action = Callable[[AsyncSession, UUID], Awaitable[RunState | None]]
@@ -31,6 +32,13 @@ async def cancel(session: AsyncSession, run_id: UUID) -> RunState | None:
     error = {"type": "cancelled", "message": "cancelled before it started", "state": RunState.CANCELLED.value}
     await job_run.end_waiting(session, run_id, RunState.CANCELLED, error=error)
     return RunState.CANCELLED
+
+
+async def uncancelled(reader: AsyncConnection, queue: str, job_ids: Sequence[str]) -> Sequence[RunRow]:
+    """Return those live runs of these job ids that have neither ended nor been asked to."""
+    unasked = (job_runs.c.state == RunState.WAITING.value) | job_runs.c.cancel_requested_at.is_(None)
+    query = select(job_runs).where(LIVE, job_runs.c.queue == queue, job_runs.c.job_id.in_(job_ids), unasked)
+    return (await reader.execute(query.order_by(job_runs.c.id))).all()
 
 
 async def replay(session: AsyncSession, run_id: UUID) -> RunState | None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session
+from db.connection import get_async_session, writers_take_turns
 from db.errors import is_unique_violation
 from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks
 from jobs.context import Batch, Checkpoint, RunContext
+from jobs.import_tasks.batch_size import BatchSize
 from jobs.import_tasks.load import COUNTERS, BatchLoader
 from jobs.import_tasks.rejects import write_rejects
 from jobs.import_tasks.rows import Reject, Row
@@ -63,9 +64,12 @@ class Import:
 
     async def load_in_batches(self) -> ImportReport:
         """Load each batch in a transaction of its own."""
-        async for rows in self._source.batches(self._request.batch_rows):
+        size = BatchSize(self._request.batch_rows, takes_turns=writers_take_turns())
+        async for rows in self._source.batches(lambda: size.rows):
             async with self._context.batch() as batch:
+                began = time.monotonic()
                 await self._load(batch, rows)
+            size.took(len(rows), time.monotonic() - began)
             if self._too_many_rejects(at_end=False):
                 break
             await self._publish()
@@ -77,7 +81,7 @@ class Import:
         """Load the whole file in one transaction; a dry run takes it back at the end."""
         async with self._context.batch(discard=self._request.dry_run) as batch:
             batch.counters = {}
-            async for rows in self._source.batches(self._request.batch_rows):
+            async for rows in self._source.batches(lambda: self._request.batch_rows):
                 await self._load(batch, rows)
                 if self._too_many_rejects(at_end=False):
                     break

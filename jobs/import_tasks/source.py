@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -90,14 +90,17 @@ class Source:
         """How much of the file, as it lies on the disk, was consumed."""
         return self._records.bytes_read
 
-    async def batches(self, max_rows: int) -> AsyncIterator[list[Row | Reject]]:
+    async def batches(self, max_rows: Callable[[], int]) -> AsyncIterator[list[Row | Reject]]:
         """Yield the rest of the file in batches, validated; reading happens in a thread.
+
+        Args:
+            max_rows: asked for the size of each batch before it is read.
 
         Raises:
             SourceError: the file ends in the middle; everything before has been yielded.
         """
         while True:
-            batch, failure = await asyncio.to_thread(self._next_batch, max_rows)
+            batch, failure = await asyncio.to_thread(self._next_batch, max_rows())
             if batch:
                 yield batch
             if failure is not None:

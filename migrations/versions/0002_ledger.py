@@ -1,4 +1,4 @@
-"""The ledger for good: unique keys, cancellation, controls, the installation, and a history of finished runs.
+"""The ledger for good: unique keys, cancellation, controls, what workers do, the installation, a history of runs.
 
 Revision ID: 0002
 Revises: 0001
@@ -23,6 +23,7 @@ NEW_COLUMNS: dict[str, Any] = {
     "cancel_requested_at": UtcDateTime(),
     "live_key": sa.String(255),
 }
+HEARTBEAT_COLUMNS = ("state", "state_since", "queues")
 STORAGE = {
     "fillfactor": "70",
     "autovacuum_vacuum_scale_factor": "0.02",
@@ -67,6 +68,10 @@ def upgrade() -> None:
         batch.create_unique_constraint("uq_job_runs_job_id_queue_enqueued_at", ["job_id", "queue", "enqueued_at"])
     op.create_index("ix_job_runs_live", "job_runs", ["state", "queue", "id"], postgresql_where=LIVE, sqlite_where=LIVE)
     create_history()
+    with op.batch_alter_table("worker_heartbeats") as batch:
+        batch.add_column(sa.Column("state", sa.String(10), server_default="ready", nullable=False))
+        batch.add_column(sa.Column("state_since", UtcDateTime()))
+        batch.add_column(sa.Column("queues", json_column_type()))
     op.create_table(
         "controls",
         sa.Column("scope", sa.String(10), nullable=False),
@@ -128,6 +133,9 @@ def downgrade() -> None:
     op.execute(sa.insert(runs).from_select(list(KEPT_COLUMNS), sa.select(history)))
     for name in ("job_runs_history", "controls", "installation"):
         op.drop_table(name)
+    with op.batch_alter_table("worker_heartbeats") as batch:
+        for name in HEARTBEAT_COLUMNS:
+            batch.drop_column(name)
     op.drop_index("ix_job_runs_live", "job_runs")
     with op.batch_alter_table("job_runs") as batch:
         batch.drop_constraint("uq_job_runs_live_key", type_="unique")

@@ -65,6 +65,17 @@ def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytes
     assert ended.err == "6 problems\n"
 
 
+def test_sentinels_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("REDIS_URL", f"redis+sentinel://ada:canary@127.0.0.1:{port}/0?sentinel_password=canary")
+    ended = invoke("check", "--json")
+    (problem,) = ended.document["problems"]
+    assert (ended.code, problem["setting"]) == (1, "REDIS_URL")
+    assert problem["value"] == f"redis+sentinel://127.0.0.1:{port}/0?service=mymaster"
+    assert "no sentinel names a master 'mymaster' that is up" in problem["rule"]
+    assert "canary" not in ended.out + ended.err
+
+
 def test_an_embedded_queue_that_nobody_would_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUEUES", "high=5,low")
     (problem,) = invoke("check", "--json").document["problems"]
@@ -92,10 +103,22 @@ def test_a_redis_that_may_throw_runs_away(monkeypatch: pytest.MonkeyPatch, pytes
     assert problem["rule"].startswith("its maxmemory-policy is allkeys-lru")
 
 
+def test_a_redis_cluster(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    with made_or_skipped(lambda: RedisServer(extra_args=["--cluster-enabled", "yes"]), pytestconfig) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        monkeypatch.setenv("LOG_LEVEL", "error")
+        checked, started = invoke("check", "--json"), invoke("run")
+    (problem,) = checked.document["problems"]
+    assert (checked.code, problem["setting"]) == (1, "REDIS_URL")
+    assert problem["rule"].startswith("it is a Redis Cluster, where the keys of a queue and its runs are on different")
+    assert started.code == 1
+    assert started.line == f"REDIS_URL {server.url}: {problem['rule']}; {problem['advice']}"
+
+
 def test_a_redis_that_does_not_let_its_configuration_be_read(
     monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
-    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config"]
+    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config", "-info"]
     for arguments in (["--rename-command", "CONFIG", ""], guest):
         with made_or_skipped(lambda words=arguments: RedisServer(extra_args=words), pytestconfig) as server:  # type: ignore[misc]
             user = "guest:right@" if arguments is guest else ""

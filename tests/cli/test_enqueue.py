@@ -91,3 +91,21 @@ def test_a_deeply_nested_value_is_text(tables: Tables) -> None:
     ended = invoke("enqueue", "import_tasks", f"source=/{'x' * 10}", f"user={'[' * 20_000}")
     assert ended.code == 2
     assert "String should have at most 150 characters" in ended.line
+
+
+def test_a_unique_key(tables: Tables, path: Path) -> None:
+    words = ("enqueue", "import_tasks", f"source={path}", "--unique-key", "nightly")
+    assert invoke(*words).code == 0
+    ended = invoke(*words, "--wait", "--json")
+    first, second = sorted(tables.runs(), key=lambda run: run.id)
+    assert first.unique_key == "nightly"
+    assert (second.state, second.duplicate_of) == ("cancelled", first.id)
+    assert (ended.code, ended.document["state"]) == (1, "cancelled")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 151])
+def test_a_wrong_unique_key(tables: Tables, path: Path, key: str) -> None:
+    ended = invoke("enqueue", "import_tasks", f"source={path}", "--unique-key", key)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: --unique-key={key[:40]!r} of {len(key)} characters")
+    assert tables.runs() == []

@@ -40,6 +40,7 @@ def test_the_commands() -> None:
         "kinds resume",
         "limits list",
         "limits set",
+        "workers list",
         "adopt",
         "db upgrade",
         "db current",

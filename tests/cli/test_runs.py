@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from db.models import JobRun
 from tests.cli.command import invoke
@@ -64,6 +64,19 @@ def listed(*words: str) -> tuple[list[int], str | None, int]:
 )
 def test_filters(seven_runs: None, words: list[str], numbers: list[int]) -> None:
     assert listed(*words) == (numbers, None, len(numbers))
+
+
+def test_queues_are_named_without_their_namespace(
+    seven_runs: None, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.change(update(JobRun).where(JobRun.kind == "prune").values(queue="staging:slow"))
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "staging")
+    assert listed("--queue", "slow") == listed("--queue", "staging:slow") == ([3], None, 1)
+    for words in (["queues", "pause", "slow"], ["limits", "set", "queue", "slow", "2"]):
+        assert invoke(*words).code == 0
+    assert invoke("queues", "list", "--json").document == {"queues": [{"name": "staging:slow", "paused": True}]}
+    limit = {"scope": "queue", "name": "staging:slow", "max_running": 2}
+    assert invoke("limits", "list", "--json").document == {"limits": [limit]}
 
 
 def test_pages(seven_runs: None) -> None:

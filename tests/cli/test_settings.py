@@ -17,8 +17,10 @@ WRONG = {
     ("DATABASE_URL", f"postgresql://u:{CANARY}@h"): "*** names no database: add it behind the host, as in"
     " postgresql://host:5432/name",
     ("DATABASE_URL", CANARY): "*** is not a database URL: it reads like postgresql://user:password@host:5432/name",
-    ("REDIS_URL", f"http://u:{CANARY}@h"): "*** must begin with redis://, rediss:// or unix://, as"
-    " redis://localhost:6379/0",
+    ("REDIS_URL", f"http://u:{CANARY}@h"): "*** must begin with redis://, rediss://, unix://, redis+sentinel://"
+    " or rediss+sentinel://, as redis://localhost:6379/0",
+    ("DATABASE_URL", f"postgresql://u:{CANARY}@h/x?{CANARY}=1"): "*** has an option behind its ? that asyncpg does not"
+    " know or cannot read: correct or remove it (special characters of the password are written as %3F and the like)",
     ("DATABASE_POOL_SIZE", "0"): "0 should be greater than or equal to 1",
     ("DATABASE_POOL_SIZE", "few"): "few should be a valid integer, unable to parse string as an integer",
     ("LOG_LEVEL", "loud"): "loud should be 'debug', 'info', 'warning' or 'error'",

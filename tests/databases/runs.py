@@ -7,10 +7,11 @@ from uuid import UUID
 from sqlalchemy import update
 
 from db.connection import get_async_session
-from db.models import JobAttempt, WorkerHeartbeat
+from db.models import JobAttempt, WorkerHeartbeat, WorkerState
 from db.repositories import history, job_run, run_list, worker_heartbeat
 from db.repositories.due_runs import Dispatchable
 from db.repositories.job_run import BornRun, RunRow
+from db.repositories.worker_heartbeat import WorkerIdentity
 from holdfast.ids import uuid7
 from worker import ledger
 from worker.dispatch import HORIZON
@@ -43,7 +44,8 @@ async def heartbeat(*worker_ids: str, queue_home: str = HOME) -> None:
     """Let these workers be alive."""
     async with get_async_session() as session:
         for worker_id in worker_ids:
-            await worker_heartbeat.beat(session, worker_id, host="here", pid=1, queue_home=queue_home)
+            worker = WorkerIdentity(worker_id, "here", 1, queue_home, (QUEUE,))
+            await worker_heartbeat.beat(session, worker, WorkerState.READY)
 
 
 async def silence(worker_id: str) -> None:

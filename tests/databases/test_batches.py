@@ -8,12 +8,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select
 
-from db.connection import get_async_session
+from db.connection import DatabaseManager, get_async_session
 from db.models import JobRun, Task, User
 from holdfast.progress import Progress
 from holdfast.requests import ImportTasks
 from jobs.context import Checkpoint, RunContext
 from jobs.import_tasks import import_tasks
+from jobs.import_tasks.batch_size import FIRST_ROWS, BatchSize
 from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted, run_of
@@ -161,3 +162,17 @@ async def test_an_atomic_import_begun_again_after_its_commit_loads_nothing_twice
     assert (first.inserted, again.inserted, again.rows_read) == (5, 5, 5)
     async with get_async_session(read_only=True) as session:
         assert (await session.execute(select(func.count()).select_from(Task))).scalar_one() == 5
+
+
+async def test_batches_on_sqlite_begin_small(
+    manager: DatabaseManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There all writers of the process wait for the batch; elsewhere it is as large as was asked for."""
+    file = tmp_path / "tasks.csv"
+    file.write_text("title\n" + "a task\n" * 1500, encoding="utf-8")
+    settings = JobSettings(holdfast_data_dir=tmp_path, import_roots=(tmp_path,), _env_file=None)
+    sizes = list[int]()
+    monkeypatch.setattr(BatchSize, "took", lambda self, rows, seconds: sizes.append(rows))
+    report = await import_tasks(context_of(await admitted("ada"), settings), ImportTasks(source=str(file)))
+    assert report.inserted == 1500
+    assert sizes == ([FIRST_ROWS] * 7 + [100] if manager.writers_take_turns else [1000, 500])

@@ -128,22 +128,22 @@ async def test_comparing_goes_on_where_it_stopped(redis: Any, monkeypatch: pytes
     run_ids = sorted([await enqueued() for _ in range(7)])
     assert await look(redis) == 7
     await redis.flushdb()
-    after, steps = None, list[tuple[int, Sequence[UUID]]]()
-    while not steps or after is not None:
+    after, steps = due_runs.FIRST_ID, list[tuple[int, Sequence[UUID]]]()
+    while not steps or after != due_runs.FIRST_ID:
         count, after = await reconcile.reconcile(redis, wanted(), after=after, most=3)
         steps.append((count, await queued(redis)))
     assert steps == [(4, run_ids[:4]), (3, run_ids)]
-    assert await reconcile.reconcile(redis, wanted()) == (0, None)
+    assert await reconcile.reconcile(redis, wanted()) == (0, due_runs.FIRST_ID)
 
 
 async def test_redis_is_compared_again_when_it_is_empty_or_another(redis: Any) -> None:
-    watch = reconcile.RedisWatch(QUEUE)
-    assert await watch.has_lost(redis)
+    watch = reconcile.RedisWatch([QUEUE])
+    assert (await watch.look(redis)).has_lost
     await watch.note(redis)
-    assert not await watch.has_lost(redis)
-    assert not await reconcile.RedisWatch(QUEUE).has_lost(redis)  # nor has any other worker to do it again
+    assert not (await watch.look(redis)).has_lost
+    assert not (await reconcile.RedisWatch([QUEUE]).look(redis)).has_lost  # nor has any other worker to do it again
     await redis.set(f"{QUEUE}:sentinel", "another Redis's replication id, as a replica has it that takes over")
-    assert await watch.has_lost(redis)
+    assert (await watch.look(redis)).has_lost
 
 
 async def test_the_databases_clock_goes_on_between_two_questions() -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reader
 from db.repositories import job_run, run_actions
 from db.repositories.job_run import BornRun
 from holdfast.ids import uuid7
@@ -156,8 +156,8 @@ async def test_a_running_run_is_asked_and_ends_as_cancelled_whatever_its_attempt
     run = await born_again(given.run_id)
     assert await operate(run_actions.cancel, given.run_id) is RunState.RUNNING
     assert await ledger.cancel(run) == HeldElsewhere(given.run_id, "ada")
-    async with get_async_session(read_only=True) as session:
-        assert [one.id for one in await job_run.cancel_requested(session, {given.run_id})] == [given.run_id]
+    async with get_reader() as reader:
+        assert [one.id for one in await job_run.cancel_requested(reader, {given.run_id})] == [given.run_id]
     await ledger.finish(given, Outcome("interrupted"))
     worker = GroupedLedger(vitals("ada"), set())
     end, _ = await asyncio.gather(worker.admit(run), worker.admit(born()))

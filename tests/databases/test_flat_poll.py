@@ -39,17 +39,14 @@ async def database(migrated_postgresql: str) -> AsyncIterator[DatabaseManager]:
 
 async def pages_of_a_look(manager: DatabaseManager, plan_mode: str) -> int:
     """How many pages PostgreSQL touches for one look that finds nothing."""
-    now = datetime.now(UTC)
-    query = due_runs.undispatched(wanted(), after=due_runs.watermark(now, LOOK_BACK), limit=PAGE_RUNS)
-    compiled = query.compile(
-        dialect=postgresql.asyncpg.dialect(),  # type: ignore[no-untyped-call]
-        compile_kwargs={"render_postcompile": True},
-    )
-    parameters = [compiled.params[name] for name in compiled.positiontup or ()]
+    page = wanted().page(due_runs.watermark(datetime.now(UTC), LOOK_BACK), PAGE_RUNS)
+    compiled = due_runs.UNDISPATCHED.compile(dialect=postgresql.asyncpg.dialect())  # type: ignore[no-untyped-call]
+    expanded = compiled.construct_expanded_state(page)
+    parameters = expanded.positional_parameters
     async with manager.engine.connect() as connection:
         await connection.execute(text(f"SET plan_cache_mode = {plan_mode}"))
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        (found,) = await driver.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", *parameters)
+        (found,) = await driver.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {expanded.statement}", *parameters)
     assert found["Plan"]["Actual Rows"] == 0
     return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
 

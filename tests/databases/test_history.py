@@ -1,21 +1,26 @@
 """Finished runs: into the history, found there, and out of it; the months' partitions on PostgreSQL."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import func, insert, select, text
 
 from db.connection import DatabaseManager, get_async_session
+from db.models import ImportReject, JobAttempt
 from db.repositories import history, job_run, run_list
 from db.repositories.run_list import RunFilter
+from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs_history
 from holdfast.states import RunState
 from tests.databases.runs import admitted, attempts_of, born, move_everything, run_of, waiting_run
-from worker import ledger
+from worker import ledger, upkeep
 from worker.retries import Outcome
+from worker.runtime import Runtime
+from worker.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("manager")
 
@@ -94,25 +99,68 @@ async def test_pruning_by_kind_state_and_age() -> None:
     kept = [await past(young), await past(old, state="failed"), await past(old, kind="other")]
     async with get_async_session() as session:
         assert sorted(await history.kinds_in_history(session)) == ["import_tasks", "other"]
-        cut_off = {"kind": "import_tasks", "state": "succeeded", "older_than": NOW - timedelta(days=30)}
-        assert await history.prune(session, **cut_off, limit=1) == 1  # type: ignore[arg-type]
-        assert await history.prune(session, **cut_off, limit=9) == 1  # type: ignore[arg-type]
-        assert await history.prune(session, **cut_off, limit=9) == 0  # type: ignore[arg-type]
+    older_than = NOW - timedelta(days=30)
+    assert await prune(kind="import_tasks", older_than=older_than, limit=1) == 1
+    assert await prune(kind="import_tasks", older_than=older_than) == 1
+    assert await prune(kind="import_tasks", older_than=older_than) == 0
     async with get_async_session(read_only=True) as session:
         found = [await run_list.find_run(session, run_id) for run_id in (*gone, *kept)]
         assert [run is None for run in found] == [True, True, False, False, False]
-        wanted = {"kind": None, "state": "succeeded", "older_than": NOW}
+    assert await prune(older_than=NOW) == 2
+
+
+async def prune(*, older_than: datetime, kind: str | None = None, state: str = "succeeded", limit: int = 9) -> int:
+    """Delete from the history as a worker does; returns how many runs."""
     async with get_async_session() as session:
-        assert await history.prune(session, **wanted, limit=9) == 2  # type: ignore[arg-type]
+        run_ids = await history.prunable(session, kind=kind, state=state, older_than=older_than, limit=limit)
+        await history.delete_runs(session, run_ids)
+    return len(run_ids)
 
 
-async def test_attempts_go_with_their_run() -> None:
-    run_id = await ended()
+async def reject(run_id: UUID, lines: Sequence[int]) -> None:
+    common = {"run_id": run_id, "column": None, "code": "wrong", "reason": "r", "raw": "x"}
+    async with get_async_session() as session:
+        await session.execute(insert(ImportReject), [{**common, "line": line} for line in lines])
+
+
+async def count(model: type[ImportReject | JobAttempt], run_id: UUID) -> int:
+    query = select(func.count()).select_from(model).where(model.run_id == run_id)
+    async with get_async_session(read_only=True) as session:
+        return (await session.execute(query)).scalar_one()
+
+
+async def test_rejected_rows_go_in_pages() -> None:
+    one, other, kept = sorted([uuid7(), uuid7(), uuid7()])
+    for run_id in (one, other, kept):
+        await reject(run_id, range(1, 6))
+    deleted, left = list[int](), list[tuple[int, int]]()
+    while not deleted or deleted[-1] == 3:
+        async with get_async_session() as session:
+            deleted.append(await history.delete_rejects(session, [one, other], limit=3))
+        left.append((await count(ImportReject, one), await count(ImportReject, other)))
+    assert deleted == [3, 3, 3, 1]
+    assert left == [(2, 5), (0, 4), (0, 1), (0, 0)]
+    assert await count(ImportReject, kept) == 5
+
+
+async def test_a_worker_prunes_runs_with_their_attempts_and_rejected_rows(
+    settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "REJECTS_AT_ONCE", 2)
+    monkeypatch.setattr(upkeep, "MOVED_AT_ONCE", 2)
+    gone, kept = [await ended() for _ in range(3)], await ended(FAILED)
     await move_everything()
-    async with get_async_session() as session:
-        later = datetime.now(UTC) + timedelta(days=1)
-        assert await history.prune(session, kind=None, state="succeeded", older_than=later, limit=9) == 1
-    assert await attempts_of(run_id) == []
+    for run_id in (*gone, kept):
+        await reject(run_id, range(1, 6))
+    days = {"history_keep_succeeded_days": 1e-9, "history_keep_failed_days": 1.0}
+    worker = upkeep.Upkeep(Runtime(Settings.model_validate({**settings.model_dump(), **days}), owns_queue=False))
+    await asyncio.sleep(0.002)  # older than the millisecond in which the last one was enqueued
+    await worker._prune_history()
+    for model, of_one in ((ImportReject, 5), (JobAttempt, 1)):
+        assert [await count(model, run_id) for run_id in (*gone, kept)] == [0, 0, 0, of_one]
+    async with get_async_session(read_only=True) as session:
+        assert [await run_list.find_run(session, run_id) for run_id in gone] == [None] * 3
+        assert await run_list.find_run(session, kept) is not None
 
 
 async def test_the_files_of_runs_that_may_be_replayed_are_needed() -> None:
@@ -169,8 +217,7 @@ async def test_partitions_come_and_go_by_the_month(manager: DatabaseManager) -> 
             assert found.scalars().all() == [run_id]
     assert await drop_partitions(datetime(2026, 6, 30, tzinfo=UTC)) == ["job_runs_history_y2026m05"]
     assert await drop_partitions(datetime(2026, 6, 30, tzinfo=UTC)) == []
-    async with get_async_session() as session:
-        assert await history.prune(session, kind=None, state="succeeded", older_than=NOW + timedelta(2), limit=9) == 2
+    assert await prune(older_than=NOW + timedelta(2)) == 2
     dropped = await asyncio.gather(*(drop_partitions(datetime(2026, 4, 1, tzinfo=UTC)) for _ in range(2)))
     assert sorted(map(len, dropped)) == [0, 1]
     await make_partitions()

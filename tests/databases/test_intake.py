@@ -1,6 +1,6 @@
 """Direct enqueues are entered into the ledger while they wait, from the list that producers write."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy import func, select
 
 from db.connection import DatabaseManager, get_async_session
+from db.repositories.due_runs import FIRST_ID
 from db.repositories.job_run import BornRun
 from holdfast import wire
 from holdfast.client import Client
@@ -43,6 +44,12 @@ async def announce(redis: Any, *runs: BornRun) -> None:
         await redis.rpush(INTAKE, run.job_id)
 
 
+async def take_in(redis: Any, kinds: Sequence[str] = KINDS) -> int:
+    """As a worker does."""
+    sight = await reconcile.RedisWatch([QUEUE]).look(redis)
+    return await intake.take_in(redis, QUEUE, sight.announced.get(QUEUE, ()), kinds)
+
+
 def milliseconds(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)
 
@@ -69,13 +76,13 @@ def test_a_payload_tells_its_run() -> None:
 async def test_what_the_client_enqueues_is_entered_and_admitted_as_the_same_run(redis: Any, redis_url: str) -> None:
     async with Client(redis_url) as client:
         handle = await client.enqueue(ImportTasks(source="/imports/tasks.csv"), unique_key="k")
-    assert await intake.take_in(redis, QUEUE, KINDS) == 1
+    assert await take_in(redis) == 1
     run = await run_of(UUID(str(handle.id)))
     assert (run.state, run.fence, run.kind, run.unique_key) == ("waiting", 0, "import_tasks", "k")
     assert run.dispatched_at is not None
     again = await ledger.admit(await born_again(run.id), vitals("ada"), active_here=())
     assert again == Admitted(run.id, 1, 1)
-    assert await intake.take_in(redis, QUEUE, KINDS) == 0
+    assert await take_in(redis) == 0
 
 
 async def test_a_run_that_is_due_later_stays_so_when_redis_is_lost(redis: Any, redis_url: str) -> None:
@@ -83,10 +90,10 @@ async def test_a_run_that_is_due_later_stays_so_when_redis_is_lost(redis: Any, r
     async with Client(redis_url) as client:
         later = await client.enqueue(ImportTasks(source="/imports/later.csv"), at=due)
         now = await client.enqueue(ImportTasks(source="/imports/now.csv"))
-    assert await intake.take_in(redis, QUEUE, KINDS) == 2
+    assert await take_in(redis) == 2
     assert (await run_of(UUID(str(later.id)))).due_at == due
     await redis.flushdb()
-    assert await reconcile.reconcile(redis, wanted()) == (1, None)
+    assert await reconcile.reconcile(redis, wanted()) == (1, FIRST_ID)
     assert await redis.zrange(QUEUE, 0, -1) == [str(now.id).encode()]
 
 
@@ -98,12 +105,12 @@ async def test_more_than_one_page_and_each_once(redis: Any) -> None:
     await redis.rpush(INTAKE, "gone", b"\xff")
     await redis.set(wire.JOB_KEY + "broken", b"{")
     await redis.rpush(INTAKE, "broken")
-    assert await intake.take_in(redis, QUEUE, KINDS) == 601
+    assert await take_in(redis) == 601
     assert await count_runs() == 602
     assert await redis.exists(INTAKE) == 0
     assert (await run_of(UUID(known.job_id))).state == "running"
     await announce(redis, *runs[:3])
-    assert await intake.take_in(redis, QUEUE, KINDS) == 0
+    assert await take_in(redis) == 0
 
 
 async def test_a_reused_id_gets_a_run_of_its_own(redis: Any) -> None:
@@ -111,7 +118,7 @@ async def test_a_reused_id_gets_a_run_of_its_own(redis: Any) -> None:
     await ledger.finish(await admitted("ada", born_run=first), Outcome("succeeded", report={}))
     second = born(first.job_id, at=first.enqueued_at + timedelta(seconds=1))
     await announce(redis, second, born())
-    assert await intake.take_in(redis, QUEUE, KINDS) == 2
+    assert await take_in(redis) == 2
     given = await admitted("ada", born_run=second)
     assert (given.fence, str(given.run_id) != first.job_id) == (1, True)
 
@@ -125,12 +132,12 @@ async def test_what_an_old_redis_announces_again_is_not_begun_again(redis: Any) 
     assert await move_everything() == 1
     fresh, reused = born(), born(str(old))
     await announce(redis, run, fresh)
-    assert await intake.take_in(redis, QUEUE, KINDS) == 1
+    assert await take_in(redis) == 1
     assert await count_runs() == 1
     end = await ledger.admit(run, vitals("ada"), active_here=())
     assert end == AlreadyOver(old, RunState.SUCCEEDED, report, None)
     await announce(redis, reused)
-    assert await intake.take_in(redis, QUEUE, KINDS) == 1
+    assert await take_in(redis) == 1
     assert (await admitted("ada", born_run=reused)).run_id != old
 
 
@@ -139,7 +146,7 @@ async def test_one_that_the_database_refuses_hinders_no_other(redis: Any, manage
     bad = BornRun("k" * 101, QUEUE, bad.job_id, bad.enqueued_at, {})
     await announce(redis, good[0], bad, good[1])
     minds_lengths = manager.engine.dialect.name != "sqlite"
-    assert await intake.take_in(redis, QUEUE, [*KINDS, bad.kind]) == 3 - minds_lengths
+    assert await take_in(redis, [*KINDS, bad.kind]) == 3 - minds_lengths
     assert [(await run_of(UUID(run.job_id))).state for run in good] == ["waiting", "waiting"]
 
 
@@ -150,7 +157,7 @@ async def test_what_this_worker_would_not_run_is_left_to_whoever_claims_it(redis
     await announce(redis, large, unknown, run)
     await redis.rpush(INTAKE, "list", "missing")
     await redis.rpush(wire.JOB_KEY + "list", "of another type")
-    assert await intake.take_in(redis, QUEUE, KINDS) == 1
+    assert await take_in(redis) == 1
     assert (await run_of(UUID(run.job_id))).state == RunState.WAITING
     assert await count_runs() == 1
 
@@ -158,5 +165,6 @@ async def test_what_this_worker_would_not_run_is_left_to_whoever_claims_it(redis
 async def test_announcements_are_read_in_groups_that_fit_into_memory(redis: Any) -> None:
     runs = [replace(born(), request={"source": "x" * 900_000}) for _ in range(20)]
     await announce(redis, *runs)
-    assert await intake.take_in(redis, QUEUE, KINDS) == len(runs)
-    assert max(map(len, await intake._groups(redis, [run.job_id.encode() for run in runs]))) == 9
+    ids = [run.job_id.encode() for run in runs]
+    assert [len(group) async for group in intake._look_up(redis, QUEUE, ids)] == [9, 9, 2]
+    assert await take_in(redis) == len(runs)

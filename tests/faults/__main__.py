@@ -1,6 +1,7 @@
-"""The long form of the fault tests: more kills, more rows, a gigabyte. One line for each trial; `make faults` runs it.
+"""The long form of the fault tests, in three parts: imports, memory, core. `make faults` runs them all.
 
-The same seed writes the same files and draws the same moments.
+One line for each trial, with its figures and its verdict. The same seed writes the same files and draws the same
+moments and the same schedule of the nemesis.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.core import Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
@@ -24,6 +26,7 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
+PARTS = ("imports", "memory", "core")
 BATCH_ROWS = 1000
 HEARTBEAT_TIMEOUT_S = 1.0
 MEMORY_TIMEOUT_S = 3600.0
@@ -31,19 +34,51 @@ MEMORY_TIMEOUT_S = 3600.0
 
 def main() -> int:
     """Runs the trials; returns 1 when one of them found something."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, help="kills in each trial (default: 20)")
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of the killed imports (default: 200000)")
-    parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
-    parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
-    parser.add_argument("--file-mb", type=int, default=1000, help="size of the large file, 0 for none (default: 1000)")
-    options = parser.parse_args()
+    options = _parse_options()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}; the same again: make faults ARGS='--seed {seed}'", flush=True)
-    passed = [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
-    if options.file_mb:
+    passed = []
+    if "imports" in options.parts:
+        passed += [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
+    if "memory" in options.parts:
         passed.append(asyncio.run(_measure(options.file_mb)))
+    if "core" in options.parts:
+        counts = {
+            name: getattr(options, name) for name in ("producer_kills", "dispatcher_kills", "waiting", "nemesis_s")
+        }
+        passed += [asyncio.run(_core(engine, Scale(seed=seed, **counts))) for engine in options.engines]
     return 0 if all(passed) else 1
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
+    parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
+    numbers = {
+        "--kills": (20, "kills in each import"),
+        "--rows": (200_000, "rows of the killed imports"),
+        "--file-mb": (1000, "size of the large file"),
+        "--producer-kills": (200, "kills of producers with the outbox"),
+        "--dispatcher-kills": (100, "kills of workers that dispatch"),
+        "--waiting": (10_000, "runs that wait when Redis is emptied"),
+        "--nemesis-s": (60, "seconds of everything mixed"),
+    }
+    for name, (default, words) in numbers.items():
+        parser.add_argument(name, type=int, default=default, metavar="N", help=f"{words} (default: {default})")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(PARTS)}")
+    options.parts = options.parts or list(PARTS)
+    return options
+
+
+async def _core(engine: str, scale: Scale) -> bool:
+    try:
+        return await run_core(engine, scale)
+    except MissingBinaryError as error:
+        print(f"{engine:<10}  not run: {error}", flush=True)
+        return True
 
 
 async def _kill(engine: str, kills: int, rows: int, seed: int) -> bool:

@@ -119,17 +119,20 @@ async def write(context: RunContext, request: TrialWrite) -> Done:
     while done < request.steps:
         context.stop_if_asked()
         await asyncio.sleep(request.pause_s if is_slow else 0)
+        # Which step is next is remembered here, as jobs do that read a file: only the fence tells that it is too late.
         async with context.batch() as batch:
-            done = await _write_step(context, batch)
+            done = await _write_step(context, batch, done + 1)
             await asyncio.sleep(request.hold_s if is_slow else 0)
     return Done(steps=done)
 
 
 async def block(context: RunContext, request: TrialBlock) -> Done:
     """Perform `TrialBlock`."""
+    if await _is_done(context):
+        return Done(steps=1)
     time.sleep(request.seconds)  # noqa: ASYNC251 - that is the fault
     async with context.batch() as batch:
-        return Done(steps=batch.cursor.get("step") or await _write_step(context, batch))
+        return Done(steps=await _write_step(context, batch))
 
 
 async def kill_itself(context: RunContext, request: TrialPoison) -> Done:
@@ -143,8 +146,10 @@ async def kill_itself(context: RunContext, request: TrialPoison) -> Done:
 
 async def fail(context: RunContext, request: TrialFail) -> Done:
     """Perform `TrialFail`."""
+    if await _is_done(context):
+        return Done(steps=1)
     async with context.batch() as batch:
-        done = batch.cursor.get("step") or await _write_step(context, batch)
+        done = await _write_step(context, batch)
         if request.times is None:
             raise JobFailed("trial", "it fails each time")
         if context.attempt <= request.times:
@@ -159,9 +164,9 @@ async def copy(context: RunContext, request: TrialCopy) -> Done:
         await asyncio.sleep(request.seconds if context.fence == 1 else 0)
         yield context.run_id, 1, context.fence
 
+    if await _is_done(context):
+        return Done(steps=1)
     async with context.batch() as batch:
-        if batch.cursor:
-            return Done(steps=1)
         connection = await (await batch.session.connection()).get_raw_connection()
         driver: Any = connection.driver_connection
         columns = ["run_id", "step", "fence"]
@@ -176,8 +181,11 @@ async def say(context: RunContext, request: TrialSay) -> Said:
     return Said(text=chr(request.code_point))
 
 
-async def _write_step(context: RunContext, batch: Batch) -> int:
-    step: int = batch.cursor.get("step", 0) + 1
+async def _is_done(context: RunContext) -> bool:
+    return bool((await context.checkpoint()).cursor)
+
+
+async def _write_step(context: RunContext, batch: Batch, step: int = 1) -> int:
     await batch.session.execute(insert(effects).values(run_id=context.run_id, step=step, fence=context.fence))
     batch.cursor = {"step": step}
     return step

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from holdfast import wire
+from holdfast.states import RunState
 from tests.faults.kinds import TrialWrite
 from tests.faults.trial import Trial
 from tests.servers import RedisServer
@@ -30,7 +31,7 @@ async def restart_redis(trial: Trial, server: RedisServer, down_s: float) -> flo
     await trial.send((TrialWrite() for _ in range(10)), at=datetime.now(UTC) + timedelta(seconds=down_s + 1))
 
     async def all_in_redis() -> bool:
-        return all(run.dispatched_at for run in await trial.runs())
+        return all(run.dispatched_at for run in await trial.runs(RunState.WAITING))
 
     await trial.until(all_in_redis, "all runs in Redis")
     server.kill()

@@ -1,9 +1,7 @@
 """A copy of the database that is started beside the original is held until somebody says that it is the right one."""
 
 import asyncio
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +45,10 @@ async def test_a_clone_beside_the_original_runs_nothing_until_it_is_adopted(
                     assert (await trial.findings()).problems == []
                     assert "held" not in trial.workers[-1].text
 
-                    adopted = await asyncio.to_thread(_adopt, copy)
+                    adopted = await copy.command("adopt")
                     findings = await copy.findings()
 
     assert adopted["installation"]
-    assert str(clone.port) in adopted["server"]
     assert findings.problems == []
 
 
@@ -69,7 +66,7 @@ def _cloned(original: PostgresServer) -> Iterator[PostgresServer]:
 
 
 async def _is_held(copy: Trial) -> None:
-    await asyncio.to_thread(copy.workers[-1].wait_for, "held: this database was restored or cloned")
+    await asyncio.to_thread(copy.workers[-1].wait_for, "held: this database is a copy")
     await copy.enqueue([TrialWrite()])
     (direct,) = uuid7_texts(1)
     async with Client(copy.redis_url) as client:
@@ -82,10 +79,3 @@ async def _is_held(copy: Trial) -> None:
     assert await copy.runs() == before
     assert copy.redis.zrange(wire.DEFAULT_QUEUE, 0, -1) == [direct.encode()]
     assert copy.redis.exists(wire.IN_PROGRESS_KEY + direct) == 0
-
-
-def _adopt(copy: Trial) -> dict[str, str]:
-    command = [sys.executable, "-m", "worker", "adopt", "--json"]
-    done = subprocess.run(command, env=copy.environment, cwd=copy.folder, capture_output=True, text=True, check=True)
-    document: dict[str, str] = json.loads(done.stdout)
-    return document

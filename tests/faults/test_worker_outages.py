@@ -27,7 +27,7 @@ def own_redis(durability: Durability, pytestconfig: pytest.Config) -> Iterator[R
 
 @pytest.mark.parametrize(
     ("engine", "durability", "down_s"),
-    [("postgres_url", "no", 2.0), ("postgres_url", "everysec", 0.3), ("mariadb_url", "always", 2.0)],
+    [("sqlite_url", "no", 2.0), ("postgres_url", "everysec", 0.3), ("mariadb_url", "always", 2.0)],
 )
 async def test_redis_is_killed_and_restarted(
     engine: str, down_s: float, own_redis: RedisServer, tmp_path: Path, request: pytest.FixtureRequest

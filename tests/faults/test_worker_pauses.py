@@ -13,6 +13,7 @@ from tests.processes import WorkerProcess
 
 SOON_S = 15.0
 FOR_EVER_S = 600.0
+BLIND_MS = 1000
 LONG_S = 3.0
 """Twice the time after which a silent worker counts as dead."""
 
@@ -50,6 +51,8 @@ async def test_a_sleeper_that_wakes_while_another_runs_ends_nothing(trial: Trial
 
     sleeper.pause()
     await trial.until_running(run_ids, taker, within_s=SOON_S)
+    # Redis would tell it that others have its runs: now only the fence does.
+    trial.redis.execute_command("CLIENT", "PAUSE", BLIND_MS, "ALL")
     trial.open_gate()
     sleeper.resume()  # both find the gate open at the same moment
     await _until_told_off(trial, sleeper, run_ids)

@@ -1,6 +1,9 @@
 """Whole workers over a database and a Redis, producers by both doors, and the checker when all is over."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -84,6 +87,7 @@ class Trial:
         # Untyped: redis-py types each answer of a blocking client as perhaps an awaitable.
         self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=PATIENCE_S)
         self.workers: list[WorkerProcess] = []
+        self.is_quiet = False
         self.environment = clean_environment(
             DATABASE_URL=database_url, REDIS_URL=redis_url, HOLDFAST_DATA_DIR=str(folder / "data"), **BASIC, **settings
         )
@@ -98,7 +102,7 @@ class Trial:
         """Kills the workers that are left."""
         self._processes.close()
         self.redis.close()
-        for worker in self.workers:
+        for worker in self.workers if not self.is_quiet else ():
             print(f"--- {worker.output.name}\n{worker.text[-6000:]}")  # pytest shows it when the test fails
 
     def worker(self, **settings: str) -> WorkerProcess:
@@ -113,6 +117,18 @@ class Trial:
         for worker in workers:
             await asyncio.to_thread(worker.wait_for, "worker started")
         return workers
+
+    async def command(self, *words: str) -> dict[str, Any]:
+        """Runs `python -m worker ... --json` to its end; returns what it printed."""
+        program = [sys.executable, "-m", "worker", *words, "--json"]
+
+        def run() -> bytes:
+            return subprocess.run(
+                program, env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, check=True
+            ).stdout
+
+        document: dict[str, Any] = json.loads(await asyncio.to_thread(run))
+        return document
 
     def gate(self, name: str = "gate") -> str:
         """The path of a gate for `TrialWrite`."""

@@ -106,10 +106,10 @@ def test_without_a_worker_it_says_what_it_waits_for(
         waiting = given_up.stderr.readline()
         home = redis_url.removesuffix("/0")
         assert waiting.startswith(
-            f"waiting: no worker is alive at {home}/0; start one with `python -m worker run` (run "
+            f"waiting: no worker of arq:queue is alive at {home}/0; start one with `python -m worker run` (run "
         )
         assert waiting.endswith(" stays queued if you stop waiting)\n")
-        assert patient.stderr.readline().startswith("waiting: no worker is alive")
+        assert patient.stderr.readline().startswith("waiting: no worker of arq:queue is alive")
         given_up.send_signal(signal.SIGINT)
         stopped = finish(given_up)
         assert stopped.code == 130

@@ -21,8 +21,9 @@ from holdfast import (
     wire,
 )
 from holdfast.ids import uuid7
+from tests.queue.engine.proxy import Proxy
 from tests.queue.workplace import PATIENCE_S, Workplace
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 REQUEST = ImportTasks(source="/imports/tasks.csv")
 Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -186,3 +187,18 @@ async def test_a_progress_that_is_none_is_named_as_such(redis_url: str, garbage:
         await client._connection.call("SET", wire.PROGRESS_KEY + run_id, garbage)
         with pytest.raises(WireFormatError):
             await client.run(run_id, ImportReport).progress()
+
+
+async def test_connections_to_a_master_that_was_demoted_are_given_up(redis_server: RedisServer) -> None:
+    with RedisServer() as demoted, Proxy(demoted.port) as proxy:
+        async with Client(proxy.url) as client:
+            await asyncio.gather(*(client.ping() for _ in range(5)))
+            proxy.target = redis_server.port
+            with demoted.connect() as redis:
+                redis.replicaof("127.0.0.1", redis_server.port)
+            with pytest.raises(QueueUnavailable, match="against a read only replica") as caught:
+                await client.enqueue(REQUEST)
+            assert caught.value.outcome == "refused"
+            run = await client.enqueue(REQUEST)
+            with redis_server.connect() as redis:
+                assert redis.exists(wire.JOB_KEY + run.id)

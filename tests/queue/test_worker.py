@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -218,6 +219,26 @@ async def test_a_run_that_is_over_is_not_run_again_but_answered_again(place: Wor
         after = [(await ledger.run_of(run.id), await ledger.attempts(UUID(run.id))) for run in (good, bad)]
     assert [(run, len(attempts)) for run, attempts in after] == [(run, len(attempts)) for run, attempts in before]
     assert [event["event"] for event in log_events(worker)].count("run started") == 2
+
+
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from worker.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("program", "loop"),
+    [(("-m", "worker"), "uvloop"), (("-c", WITHOUT_UVLOOP), "asyncio")],
+    ids=["with uvloop", "without"],
+)
+async def test_the_worker_runs_on_uvloop_where_it_is_installed(
+    place: Workplace, program: Sequence[str], loop: str
+) -> None:
+    async with Client(place.redis_url) as client:
+        run = await client.enqueue(place.import_request())
+        with place.worker("run", "--burst", program=program) as worker:
+            assert (await run.result(timeout_s=PATIENCE_S)).rows_read == 50
+            assert worker.wait() == 0
+    (started,) = [event for event in log_events(worker) if event["event"] == "worker started"]
+    assert started["event_loop"] == loop
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -13,6 +13,7 @@ from pathlib import Path
 POSTGRES = (("postgres",), "postgresql")
 MARIADB = (("mariadbd", "mysqld"), "mariadb-server")
 REDIS = (("redis-server", "valkey-server"), "redis-server")
+OPENSSL = (("openssl",), "openssl")  # makes certificates
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 
@@ -50,7 +51,7 @@ def find_tool(server: Path, *names: str) -> Path:
 def missing_packages() -> list[str]:
     """Returns the Debian packages of the servers that are not on this machine."""
     missing = []
-    for names, package in (POSTGRES, MARIADB, REDIS):
+    for names, package in (POSTGRES, MARIADB, REDIS, OPENSSL):
         try:
             find_server(names, package)
         except MissingBinaryError:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from uuid import UUID
 
 import pytest
 
 from db.repositories.job_run import as_uuid7
 from holdfast import ids
-from holdfast.ids import uuid7
+from holdfast.ids import MOST_AHEAD_MS, uuid7
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,30 @@ def test_later_ids_sort_later(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(uuid7())
     assert made == sorted(made)
     assert [str(one) for one in made] == sorted(str(one) for one in made)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> UUID:
+    """An id that is made when the clock shows this."""
+    monkeypatch.setattr("time.time_ns", lambda: milliseconds * 1_000_000)
+    return uuid7()
+
+
+def test_a_clock_that_goes_back_a_little_does_not_disturb_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_767_225_600_000
+    made = [at(monkeypatch, now + offset) for offset in (0, -1, -MOST_AHEAD_MS, 0, 1, -5, 2)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+    assert all(one.int >> 80 <= now + 2 for one in made)
+
+
+def test_ids_do_not_stay_ahead_of_a_clock_that_jumped_forward_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_767_225_600_000
+    assert at(monkeypatch, now).int >> 80 == now
+    assert at(monkeypatch, now + 7_200_000).int >> 80 == now + 7_200_000
+    after = [at(monkeypatch, now + offset) for offset in (1_000, 1_000, 1_001)]
+    assert [one.int >> 80 for one in after] == [now + 1_000, now + 1_000, now + 1_001]
+    assert after == sorted(after)
+    assert at(monkeypatch, now - MOST_AHEAD_MS).int >> 80 == now - MOST_AHEAD_MS
 
 
 def test_ids_made_at_once_differ() -> None:

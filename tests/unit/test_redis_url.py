@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+from arq.connections import RedisSettings
 from redis import asyncio as redis_asyncio
 
-from worker.redis_url import arq_settings, has_readable_options
+from holdfast.address import parse_address
+from worker import redis_url
 from worker.settings import Settings
+
+
+def arq_settings(url: str) -> RedisSettings:
+    return redis_url.arq_settings(parse_address(url))
 
 
 def test_user_and_password_are_decoded() -> None:
@@ -46,12 +52,67 @@ def test_the_options_of_tls_are_kept() -> None:
     ["redis://h?socket_timeout=5&max_connections=3&health_check_interval=9&db=1", "rediss://h?ssl_cert_reqs=none"],
 )
 def test_options_that_redis_py_knows_are_readable(url: str) -> None:
-    assert has_readable_options(url)
+    address = parse_address(url)
     redis_asyncio.ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    assert address.is_tls == url.startswith("rediss")
 
 
 @pytest.mark.parametrize(
     "url", ["redis://h?socket_timeout=abc", "redis://h?db=x", "redis://h?password_of=x", "rediss://h?ssl_cert_reqs=x"]
 )
 def test_others_are_not(url: str) -> None:
-    assert not has_readable_options(url)
+    with pytest.raises(ValueError, match="has an option behind its"):
+        parse_address(url)
+
+
+@pytest.mark.parametrize(
+    ("query", "checked"),
+    [
+        ("", True),
+        ("?ssl_cert_reqs=required", True),
+        ("?ssl_check_hostname=false", False),
+        ("?ssl_cert_reqs=none", False),
+    ],
+)
+def test_a_certificate_is_of_the_host_unless_that_is_not_wanted(query: str, checked: bool) -> None:
+    assert parse_address(f"rediss://h{query}").options["ssl_check_hostname"] is checked
+    assert arq_settings(f"rediss://h{query}").ssl_check_hostname is checked
+
+
+def test_sentinels_with_everything() -> None:
+    query = "service=a%2Fb&sentinel_username=guard&sentinel_password=s%40&ssl_ca_certs=/ca.pem&socket_connect_timeout=3"
+    address = parse_address(f"rediss+sentinel://ada:p%2F%40@one:1,[::1]:2,three/4?{query}")
+    assert address.sentinels == (("one", 1), ("::1", 2), ("three", 26379))
+    assert (address.service, address.is_tls) == ("a/b", True)
+    assert address.options == {
+        "username": "ada",
+        "password": "p/@",
+        "db": 4,
+        "ssl_ca_certs": "/ca.pem",
+        "ssl_check_hostname": True,
+        "socket_connect_timeout": 3.0,
+    }
+    sentinel = {
+        "username": "guard",
+        "password": "s@",
+        "ssl": True,
+        "ssl_ca_certs": "/ca.pem",
+        "ssl_check_hostname": True,
+    }
+    assert sentinel.items() <= address.sentinel_options.items()
+    assert "p/@" not in repr(address)
+    assert "s@" not in repr(address)
+
+
+def test_sentinels_with_nothing() -> None:
+    address = parse_address("redis+sentinel://one")
+    assert (address.sentinels, address.service, address.is_tls) == ((("one", 26379),), "mymaster", False)
+    assert dict(address.options) == {}
+    assert not {"ssl", "password", "username"} & address.sentinel_options.keys()
+
+
+@pytest.mark.parametrize("hosts", ["", "one,,two", "one:x", "ada:canary:7@"])
+def test_sentinels_that_are_none(hosts: str) -> None:
+    with pytest.raises(ValueError, match="names a sentinel that is no host:port") as caught:
+        parse_address(f"redis+sentinel://{hosts}/0")
+    assert "canary" not in str(caught.value)

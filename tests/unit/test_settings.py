@@ -128,6 +128,23 @@ def test_queues_are_served_in_their_order_with_their_slots(monkeypatch: Environm
     assert Settings().served_queues == (ServedQueue("app:high", 5), ServedQueue("mine"), ServedQueue("a=b", 1))
 
 
+def test_the_namespace_stands_before_every_queue_once(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "staging")
+    assert Settings().queue_key == "staging:arq:queue"
+    assert Settings().key_of("staging:arq:queue") == "staging:arq:queue"
+    monkeypatch.setenv("QUEUES", "high=5,staging:low")
+    assert Settings().served_queues == (ServedQueue("staging:high", 5), ServedQueue("staging:low"))
+
+
+@pytest.mark.parametrize("name", ["QUEUE_NAME", "QUEUES"])
+def test_a_queue_with_its_namespace_fits_into_the_ledger(name: str, monkeypatch: Environment) -> None:
+    monkeypatch.setenv("HOLDFAST_NAMESPACE", "staging")
+    monkeypatch.setenv(name, "q" * 92)
+    assert len(Settings().served_queues[0].name) == 100
+    rule = "has a name of more than 100 characters with HOLDFAST_NAMESPACE before it"
+    assert rule in problem_of(name, "q" * 93, monkeypatch)
+
+
 def test_import_roots_are_separated_by_colons(monkeypatch: Environment) -> None:
     monkeypatch.setenv("IMPORT_ROOTS", "/imports:/srv/with blanks::/\u00e4")
     assert JobSettings().import_roots == (Path("/imports"), Path("/srv/with blanks"), Path("/\u00e4"))
@@ -152,6 +169,9 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("SHUTDOWN_GRACE_S", "-1", "greater than or equal to 0"),
         ("HEARTBEAT_INTERVAL_S", "0", "greater than 0"),
         ("QUEUE_NAME", "q" * 101, "at most 100 characters"),
+        ("HOLDFAST_NAMESPACE", "a b", "namespace 'a b': use at most 40 letters, digits, - and _, but not arq"),
+        ("HOLDFAST_NAMESPACE", "arq", "namespace 'arq': use"),
+        ("HOLDFAST_NAMESPACE", "n" * 41, "use at most 40 letters"),
         ("QUEUES", "high=0,low", "gives high 0 slots: write a number from 1 to 10000, as in high=5"),
         ("QUEUES", "high=,low", "gives high no slots: write a number"),
         ("QUEUES", "high=five", "gives high five slots: write a number"),
@@ -165,7 +185,9 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("DATABASE_URL", "mysql://localhost/tasks?bogus=1", "has an option behind its ? that asyncmy does not know"),
         ("DATABASE_URL", "sqlite:////tasks.db?bogus=1", "has an option behind its ? that aiosqlite does not know"),
         ("DATABASE_URL", "sqlite:////tasks.db?timeout=abc", "has an option behind its ? that aiosqlite does not know"),
-        ("REDIS_URL", "http://localhost", "must begin with redis://, rediss:// or unix://"),
+        ("REDIS_URL", "http://localhost", "must begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+"),
+        ("REDIS_URL", "redis+sentinel://one,,two/0", "names a sentinel that is no host:port: write redis+sentinel://"),
+        ("REDIS_URL", "redis+sentinel://one/0?sokcet_timeout=5", "has an option behind its ? that redis-py does not"),
         ("REDIS_URL", "localhost:6379", "must begin with redis://"),
         ("REDIS_URL", "redis://:half/other@localhost:6379/0", "no number for a port: write special characters"),
         ("REDIS_URL", "redis://localhost?socket_timeout=abc", "has an option behind its ? that redis-py does not know"),
@@ -199,6 +221,8 @@ def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environm
         ("REDIS_URL", "canary-82"),
         ("REDIS_URL", "redis://:canary-82/canary-82@db"),
         ("REDIS_URL", "redis://:canary-82@db?canary-82=1"),
+        ("REDIS_URL", "redis+sentinel://:canary-82@db?canary-82=1"),
+        ("REDIS_URL", "redis+sentinel://:canary-82@canary-82@db:x/0"),
     ],
 )
 def test_a_secret_is_in_no_error_of_the_settings(name: str, value: str, monkeypatch: Environment) -> None:
@@ -219,6 +243,10 @@ def test_settings_cannot_be_changed() -> None:
         ("redis://ada:secret@db.example:7000/3?socket_timeout=1", "redis://db.example:7000/3"),
         ("rediss://db.example", "rediss://db.example:6379"),
         ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        (
+            "redis+sentinel://ada:secret@one,two:7000/3?service=main&sentinel_password=secret",
+            "redis+sentinel://one:26379,two:7000/3?service=main",
+        ),
     ],
 )
 def test_the_queues_home_names_the_place(url: str, home: str, monkeypatch: Environment) -> None:
@@ -251,6 +279,13 @@ def test_check_shows_no_secret(tmp_path: Path, debug: str) -> None:
     lines = result.stdout.splitlines()
     assert [line.split("=")[0] for line in lines] == ["DATABASE_URL", "REDIS_URL"]
     assert "ada:***@127.0.0.1:1" in lines[0]
+
+
+def test_by_default_the_runs_of_a_killed_worker_go_on_within_15_seconds() -> None:
+    settings = Settings()
+    # Missed, looked for at the heartbeat's pace, put into Redis and claimed; a claim of its own is over before.
+    assert settings.heartbeat_timeout_s + 2 * settings.heartbeat_interval_s + settings.dispatch_interval_s <= 15
+    assert settings.lease_s <= settings.heartbeat_timeout_s
 
 
 def test_each_setting_says_what_it_means() -> None:

@@ -13,6 +13,7 @@ from worker.cli.run import run
 from worker.cli.run_actions import cancel, retry
 from worker.cli.runs import runs
 from worker.cli.terminal import CommandLine
+from worker.cli.workers import workers
 
 
 @click.group(cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,5 +28,5 @@ def main() -> None:
 for action in (cancel, retry):
     runs.add_command(action)
 queues, kinds = scope_commands("queue", "queues"), scope_commands("kind", "kinds")
-for command in (run, check, enqueue, import_command, runs, queues, kinds, limits, db, adopt, demo):
+for command in (run, check, enqueue, import_command, runs, queues, kinds, limits, workers, db, adopt, demo):
     main.add_command(command)

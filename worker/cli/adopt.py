@@ -15,12 +15,14 @@ async def adopt(*, as_json: bool) -> None:
     """Say that this copy of a database is the one whose runs are to be run.
 
     A database that was restored or cloned starts held: nothing is dispatched, so that a staging copy never runs
-    production's queue.
+    production's queue. So does one that is reached under an address that no worker has used before: run it with the
+    settings of the worker that is held.
     """
     async with open_database(load_settings()), get_async_session() as session:
         row = await installation.adopt(session)
-        document = {"installation": str(row.installation_id), "server": row.server}
+        addresses = row.addresses or []
+        document = {"installation": str(row.installation_id), "server": row.server, "addresses": addresses}
     if as_json:
         print_json(document)
     else:
-        click.echo(f"installation {document['installation']} belongs to: {document['server']}")
+        click.echo(f"installation {row.installation_id} belongs to: {row.server} at {', '.join(addresses)}")

@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reader
 from db.repositories import control
 from worker.cli.database import open_database
 from worker.cli.terminal import async_command, json_option, load_settings, print_json
+from worker.settings import Settings
 
 Scope = str
 
@@ -58,7 +59,9 @@ def limits() -> None:
 @async_command
 async def set_command(*, scope: str, name: str, most: int | None, as_json: bool) -> None:
     """Set the limit; without MOST it is taken away. It is kept roughly: workers look once a second."""
-    async with open_database(load_settings()), get_async_session() as session:
+    settings = load_settings()
+    name = _whole_name(settings, scope, name)
+    async with open_database(settings), get_async_session() as session:
         await control.set_limit(session, scope, name, most)
     _show([{"scope": scope, "name": name, "max_running": most}], "limits", as_json)
 
@@ -74,14 +77,20 @@ async def list_limits(*, as_json: bool) -> None:
 
 
 async def _set_paused(scope: Scope, name: str, *, paused: bool, as_json: bool) -> None:
-    async with open_database(load_settings()), get_async_session() as session:
+    settings = load_settings()
+    name = _whole_name(settings, scope, name)
+    async with open_database(settings), get_async_session() as session:
         await control.set_paused(session, scope, name, paused=paused)
     _show([{"name": name, "paused": paused}], f"{scope}s", as_json)
 
 
+def _whole_name(settings: Settings, scope: Scope, name: str) -> str:
+    return settings.key_of(name) if scope == "queue" else name
+
+
 async def _load() -> control.Controls:
-    async with open_database(load_settings()), get_async_session(read_only=True) as session:
-        return await control.load_controls(session)
+    async with open_database(load_settings()), get_reader() as reader:
+        return await control.load_controls(reader)
 
 
 def _show(rows: list[dict[str, Any]], plural: str, as_json: bool) -> None:

@@ -30,10 +30,18 @@ from worker.settings import Settings
 @click.option("--wait", is_flag=True, help="Wait for the end of the run.")
 @click.option("--at", metavar="TIME", help="When it is due: ISO 8601 with an offset.")
 @click.option("--in", "in_seconds", type=float, metavar="SECONDS", help="Due so many seconds from now.")
+@click.option("--unique-key", metavar="K", help="End as the duplicate of a live run of this kind with the same key.")
 @json_option
 @async_command
-async def enqueue(
-    *, kind: str, fields: tuple[str, ...], wait: bool, at: str | None, in_seconds: float | None, as_json: bool
+async def enqueue(  # noqa: PLR0913 - a flag each
+    *,
+    kind: str,
+    fields: tuple[str, ...],
+    wait: bool,
+    at: str | None,
+    in_seconds: float | None,
+    unique_key: str | None,
+    as_json: bool,
 ) -> None:
     """Enqueue a run of KIND. A value that is JSON (a number, true, {...}) is read as JSON, any other as text."""
     settings = load_settings()
@@ -41,7 +49,10 @@ async def enqueue(
     due_at = _due_at(at, in_seconds)
     configure_quiet_logs(settings)
     async with open_database(settings):
-        run_id = await enqueue_request(settings, request, at=due_at)
+        try:
+            run_id = await enqueue_request(settings, request, at=due_at, unique_key=unique_key)
+        except ValueError as error:
+            raise wrong_usage(f"--{error}".replace("unique_key", "unique-key", 1)) from None
         if not wait:
             _say(as_json, {"run_id": str(run_id), "state": "waiting"}, f"run {run_id} is waiting")
             return

@@ -31,24 +31,27 @@ LEDGER_PATIENCE_S = 10.0
 """Seconds for which a database that went away while we wait is asked again."""
 
 
-async def enqueue_request(settings: Settings, request: JobRequest[Any], *, at: datetime | None = None) -> UUID:
+async def enqueue_request(
+    settings: Settings, request: JobRequest[Any], *, at: datetime | None = None, unique_key: str | None = None
+) -> UUID:
     """Enqueue in the ledger, from where a worker takes the run: no Redis can lose it.
 
     Raises:
+        ValueError: the unique key is empty or too long; one line that says so.
         QueueUnavailable: there is a Redis to be used, and it does not answer; nothing is enqueued then.
     """
     if settings.queue_is_embedded:
-        return await _write_run(settings, request, at)
-    async with Client(settings.redis_address, queue=settings.queue_name) as client:
+        return await _write_run(settings, request, at, unique_key)
+    async with Client(settings.redis_address, queue=settings.queue_key) as client:
         await client.ping()
-        run_id = await _write_run(settings, request, at)
+        run_id = await _write_run(settings, request, at, unique_key)
         client.ring()
     return run_id
 
 
-async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None) -> UUID:
+async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None, unique_key: str | None) -> UUID:
     async with get_async_session() as session:
-        return await outbox.enqueue(session, request, at=at, queue=settings.queue_name)
+        return await outbox.enqueue(session, request, at=at, queue=settings.queue_key, unique_key=unique_key)
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
@@ -85,7 +88,7 @@ async def _follow(
     """Poll the ledger until the run is over or it is given up, and show its progress meanwhile."""
     notes = _Notes(settings, run_id, inline=inline)
     try:
-        async with Client(settings.redis_address, queue=settings.queue_name) as client:
+        async with Client(settings.redis_address, queue=settings.queue_key) as client:
             handle = client.run(str(run_id), JobReport)
             with progress_bar() as show:
                 while True:
@@ -146,13 +149,11 @@ class _Notes:
     async def _say_if_no_worker(self) -> None:
         settings = self._settings
         async with get_async_session(read_only=True) as session:
-            alive = await worker_heartbeat.live_workers(
-                session, timeout_s=settings.heartbeat_timeout_s, queue_home=settings.queue_home
-            )
-        if not alive:
+            workers = await worker_heartbeat.list_workers(session, timeout_s=settings.heartbeat_timeout_s)
+        if not any(worker.serves(settings.queue_home, settings.queue_key) for worker in workers):
             click.echo(
-                f"waiting: no worker is alive at {settings.queue_home}; start one with `python -m worker run` "
-                f"(run {self._run_id} stays queued if you stop waiting)",
+                f"waiting: no worker of {settings.queue_key} is alive at {settings.queue_home}; start one with "
+                f"`python -m worker run` (run {self._run_id} stays queued if you stop waiting)",
                 err=True,
             )
 

@@ -49,7 +49,9 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
 @click.option("--format", "format_", type=click.Choice(["csv", "ndjson"]), help="Detected if not given.")
 @click.option("--encoding", metavar="NAME", help="Detected if not given.")
 @click.option("--delimiter", metavar="CHAR", help="Detected if not given; \\t for a tab.")
-@click.option("--batch-rows", type=click.IntRange(1, 10_000), metavar="N", help="Rows a transaction.  [default: 1000]")
+@click.option(
+    "--batch-rows", type=click.IntRange(1, 10_000), metavar="N", help="The most rows a transaction.  [default: 1000]"
+)
 @click.option("--max-rejects", metavar="N|P%", help="Fail when more rows are rejected. No limit if not given.")
 @click.option(
     "--rejects", "rejects_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the rejected rows there."

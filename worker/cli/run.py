@@ -2,9 +2,9 @@
 
 import click
 
-from worker.cli.terminal import async_command, load_settings
+from worker.cli.terminal import expected_errors, load_settings
 from worker.logs import configure_logs, get_logger
-from worker.process import serve
+from worker.process import run_worker
 from worker.settings import Settings
 
 
@@ -19,15 +19,15 @@ from worker.settings import Settings
 )
 @click.option("--max-jobs", type=int, metavar="N", help="Runs at the same time (MAX_JOBS).")
 @click.option("--json", "as_json", is_flag=True, help="Log one JSON object a line (LOG_FORMAT=json).")
-@async_command
-async def run(*, burst: bool, queues: tuple[str, ...], max_jobs: int | None, as_json: bool) -> None:
+def run(*, burst: bool, queues: tuple[str, ...], max_jobs: int | None, as_json: bool) -> None:
     """Run the worker until SIGTERM or SIGINT ends it; running jobs are given SHUTDOWN_GRACE_S seconds."""
     asked = {"queues": ",".join(queues) or None, "max_jobs": max_jobs, "log_format": "json" if as_json else None}
-    settings = load_settings(**asked)
-    configure_logs(settings)
-    if notice := embedded_notice(settings):
-        get_logger().warning(notice, data_dir=str(settings.holdfast_data_dir.absolute()))
-    await serve(settings, burst=burst)
+    with expected_errors():
+        settings = load_settings(**asked)
+        configure_logs(settings)
+        if notice := embedded_notice(settings):
+            get_logger().warning(notice, data_dir=str(settings.holdfast_data_dir.absolute()))
+        run_worker(settings, burst=burst)
 
 
 def embedded_notice(settings: Settings) -> str:

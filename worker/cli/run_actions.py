@@ -1,6 +1,6 @@
 """``runs cancel`` and ``runs retry``: acting on runs that are named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from uuid import UUID
 
 import click
@@ -9,10 +9,11 @@ from redis.exceptions import RedisError
 
 from db.connection import get_async_session
 from db.errors import first_line
-from db.repositories import run_actions
+from db.repositories import run_actions, run_list
 from holdfast.states import RunState
 from jobs.registry import load_jobs
 from worker import dispatch
+from worker.cancellations import tell_cancelled
 from worker.cli.database import open_database
 from worker.cli.runs import parse_run_id
 from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json
@@ -38,15 +39,23 @@ async def retry(*, run_ids: tuple[str, ...], as_json: bool) -> None:
     await _act(run_ids, run_actions.replay, "waiting", as_json=as_json)
 
 
-async def _tell_redis(settings: Settings, waiting: Sequence[UUID]) -> None:
-    """Put runs that go on into Redis; what it does not hear of now, the workers' sweep finds within a minute."""
-    if not waiting or (settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute())):
+async def _tell_redis(settings: Settings, states: Mapping[UUID, RunState | None]) -> None:
+    """Let producers know of runs that ended, and put runs that go on into Redis at once."""
+    waiting = [run_id for run_id, state in states.items() if state is RunState.WAITING]
+    cancelled = [run_id for run_id, state in states.items() if state is RunState.CANCELLED]
+    there_is_none = settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute())
+    if there_is_none or not (waiting or cancelled):
         return
     client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=5)
     try:
         await dispatch.dispatch_runs(client, tuple(load_jobs(settings)), waiting)
+        for run_id in cancelled:
+            async with get_async_session(read_only=True) as session:
+                run = await run_list.find_run(session, run_id)
+            if run is not None:
+                await tell_cancelled(client, run)
     except (RedisError, OSError) as error:
-        click.echo(f"Redis does not answer ({first_line(error)}): workers see it within a minute", err=True)
+        click.echo(f"Redis does not answer ({first_line(error)}): it hears of it later, from a worker", err=True)
     finally:
         await client.aclose()
 
@@ -59,7 +68,7 @@ async def _act(run_ids: tuple[str, ...], action: run_actions.Action, done: str, 
         for run_id in wanted:
             async with get_async_session() as session:
                 states[run_id] = await action(session, run_id)
-        await _tell_redis(settings, [run_id for run_id, state in states.items() if state is RunState.WAITING])
+        await _tell_redis(settings, states)
     documents = [
         {
             "run_id": str(run_id),

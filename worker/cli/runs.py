@@ -47,9 +47,12 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
     for name in ("since", "until"):
         if conditions[name] is not None:
             conditions[name] = read_instant(f"--{name}", conditions[name], default_zone=UTC)
+    settings = load_settings()
+    if conditions["queue"] is not None:
+        conditions["queue"] = settings.key_of(conditions["queue"])
     run_filter = RunFilter(**conditions)
     before = None if cursor is None else parse_run_id(cursor)
-    async with open_database(load_settings()), get_async_session(read_only=True) as session:
+    async with open_database(settings), get_async_session(read_only=True) as session:
         rows = await run_list.list_runs(session, run_filter, before=before, limit=limit + 1)
         found = await run_list.count_runs(session, run_filter)
     total = min(found, run_list.COUNTED_AT_MOST)

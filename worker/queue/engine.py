@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from arq.constants import abort_jobs_ss
@@ -13,10 +14,12 @@ from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
 from worker.queue.execution import Execution
 from worker.queue.finish import Finish, Finisher
-from worker.queue.leases import LeaseKeeper, sync_connection
+from worker.queue.leases import LeaseKeeper
+from worker.queue.master_watch import MasterWatch
 from worker.queue.order import Order
 from worker.queue.outage import Outage
 from worker.queue.scripts import QueueKeys
+from worker.queue.sync_client import sync_client
 from worker.queue.wake import Poller, TrackingRefused, Waker
 
 if TYPE_CHECKING:
@@ -52,15 +55,16 @@ class Engine:
         bells = [keys.bell for keys in self.queues]
         self.waker = Waker(redis, [keys.queue for keys in self.queues], watched, bells, on_bell=worker.on_bell)
         self.keeper = LeaseKeeper(
-            sync_connection(redis.connection_pool),
+            partial(sync_client, redis.connection_pool),
             self.terms,
             on_lost=self._lost,
             on_reclaimed=self._reclaimed,
-            name_of=self._name_of,
+            name_of=self.name_of,
         )
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
         self.claimed_last = 0
         self._redis = redis
+        self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)
         self._abort_at = 0.0
         self._busy: Counter[str] = Counter()
         self._running: dict[Claimed, asyncio.Task[None]] = {}
@@ -104,6 +108,7 @@ class Engine:
         except asyncio.CancelledError:  # in a hook, by a shutdown
             finish = Finish(claimed, over=False)
         finally:
+            worker.aborting_tasks.discard(claimed.job_id)
             self._drop_task(worker.job_tasks, claimed)
             self._free_slot(claimed)
         try:
@@ -119,6 +124,10 @@ class Engine:
         finally:
             self._drop_task(worker.tasks, claimed)
             self._slot_free.set()
+
+    def told_of_their_abort(self) -> set[str]:
+        """Return the ids of those jobs here that were aborted before their start."""
+        return {claimed.job_id for claimed in self._running if claimed.aborted}
 
     def slots_of(self, queue: str, free: int) -> int:
         """Return how many of the worker's free slots a queue may take."""
@@ -216,6 +225,7 @@ class Engine:
     async def _distrust_connections(self) -> None:
         # When packets vanish on one connection they do on all of them, and each would cost a deadline of its own.
         self.waker.distrust()
+        self.keeper.distrust()
         with suppress(*self.outage.errors):
             async with asyncio.timeout(DISCONNECT_PATIENCE_S):
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
@@ -230,6 +240,7 @@ class Engine:
             unheard = sum(claimed.ending for claimed in self._running)
             logger.error("closed without Redis, which has not heard the end of %d runs: %s", unheard, error)  # noqa: TRY400
             self.finisher.abandon()
+        await self._master_watch.close()
         await self.waker.close()
         await asyncio.to_thread(self.keeper.stop)
 
@@ -246,6 +257,7 @@ class Engine:
         elif not claimed.ending:
             logger.warning("Redis had lost the claim of job %s, it was made again", claimed.ref)
 
-    def _name_of(self, task: asyncio.Task[Any]) -> str:
+    def name_of(self, task: asyncio.Task[Any]) -> str:
+        """Return a name for the log: the job that a task runs, or the task's own."""
         refs = (claimed.ref for claimed, its_task in list(self._running.items()) if its_task is task)
         return next((f"job {ref}" for ref in refs), task.get_name())

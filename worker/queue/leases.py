@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -18,6 +18,7 @@ logger = logging.getLogger("holdfast.queue")
 RENEWALS_A_LEASE = 3
 RETRIES_A_LEASE = 20
 LONGEST_RETRY_PAUSE_S = 0.25
+LONGEST_CALL_S = 5.0
 STOP_PATIENCE_S = 1.0
 HELD = 1
 UNHELD = 2
@@ -27,7 +28,7 @@ class LeaseKeeper:
     """Keeps the leases of this worker's runs, whatever the event loop does.
 
     Args:
-        connection: arguments of a synchronous ``redis.Redis``.
+        connect: makes a synchronous client whose answers may take so many seconds.
         terms: token and length of the leases.
         on_lost: called in the event loop with a claim that another worker has now.
         on_reclaimed: called in the event loop with a claim that Redis had lost and that was made again.
@@ -36,20 +37,21 @@ class LeaseKeeper:
 
     def __init__(
         self,
-        connection: Mapping[str, Any],
+        connect: Callable[[float], "redis.Redis"],
         terms: LeaseTerms,
         *,
         on_lost: Callable[[Claimed], None],
         on_reclaimed: Callable[[Claimed], None],
         name_of: Callable[[asyncio.Task[Any]], str],
     ) -> None:
-        self._connection = dict(connection)
+        self._connect = connect
         self._terms = terms
         self._on_lost = on_lost
         self._on_reclaimed = on_reclaimed
         self._name_of = name_of
         self._held: dict[bytes, Claimed] = {}
         self._stop = threading.Event()
+        self._distrusted = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_alive_at = 0.0
@@ -80,6 +82,10 @@ class LeaseKeeper:
         """Return the ids that are held of one queue."""
         return [claimed.raw_id for claimed in self._held.values() if claimed.keys == keys]
 
+    def distrust(self) -> None:
+        """Renew by a new connection from now on."""
+        self._distrusted.set()
+
     def stop(self) -> None:
         """End the thread; leases that are still held run out by themselves."""
         self._stop.set()
@@ -90,17 +96,21 @@ class LeaseKeeper:
     def _run(self) -> None:
         lease_s = self._terms.lease_ms / 1000
         # A call that hangs must leave time for another one within the lease.
-        client = redis.Redis(**{**self._connection, "socket_timeout": min(lease_s / RENEWALS_A_LEASE, 5.0)})
+        client = self._connect(min(lease_s / RENEWALS_A_LEASE, LONGEST_CALL_S))
         renew, reclaim = client.register_script(upkeep.RENEW), client.register_script(upkeep.RECLAIM)
         interval_s = lease_s / RENEWALS_A_LEASE
         pause_s = interval_s
         try:
             while not self._stop.wait(pause_s):
                 self._watch_loop(interval_s)
+                if self._distrusted.is_set():
+                    self._distrusted.clear()
+                    client.connection_pool.disconnect()
                 try:
                     self._renew_all(renew, reclaim)
                 except (RedisError, OSError):  # the event loop's own calls say so
                     self._failed = True
+                    client.connection_pool.disconnect()  # it may lead to a master that was demoted
                     pause_s = min(lease_s / RETRIES_A_LEASE, LONGEST_RETRY_PAUSE_S)
                 else:
                     self._renewed_at, self._failed, pause_s = time.monotonic(), False, interval_s
@@ -157,28 +167,3 @@ class LeaseKeeper:
     def _beat(self) -> None:
         self._loop_alive_at = time.monotonic()
         self._blocked_said = False
-
-
-def sync_connection(pool: Any) -> dict[str, Any]:
-    """Return the arguments of a synchronous client that reaches what an asynchronous connection pool reaches."""
-    names = {
-        "host",
-        "port",
-        "db",
-        "username",
-        "password",
-        "ssl_keyfile",
-        "ssl_certfile",
-        "ssl_cert_reqs",
-        "ssl_ca_certs",
-        "ssl_ca_data",
-        "ssl_check_hostname",
-    }
-    given = pool.connection_kwargs
-    arguments = {name: given[name] for name in names if given.get(name) is not None}
-    if "path" in given:
-        arguments = {name: arguments[name] for name in ("db", "username", "password") if name in arguments}
-        arguments["unix_socket_path"] = given["path"]
-    if "SSL" in pool.connection_class.__name__:
-        arguments["ssl"] = True
-    return {**arguments, "socket_timeout": 5.0, "socket_connect_timeout": 2.0}

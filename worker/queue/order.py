@@ -63,13 +63,13 @@ class Order:
         Raises:
             redis.exceptions.RedisError, OSError, TimeoutError: Redis did not do it.
         """
-        if self._blind_since is not None:
-            # Who could not renew its leases may live: they are valid once more before anybody looks for dead workers.
-            outage_s = time.monotonic() - self._blind_since
-            await self.recover(self._terms.lease_ms if outage_s > self._worker.lease_s / 3 else 0)
-            self._blind_since = None
+        blind_since = self._blind_since
         now = asyncio.get_running_loop().time()
-        if now < self._reap_at:
+        if blind_since is not None:
+            # Who could not renew its leases may live: they are valid once more before anybody looks for dead workers.
+            outage_s = time.monotonic() - blind_since
+            await self.recover(self._terms.lease_ms if outage_s > self._worker.lease_s / 3 else 0)
+        elif now < self._reap_at:
             return
         for keys in self._queues:
             async with self._outage.guarded("reap"):
@@ -82,6 +82,8 @@ class Order:
             if reaped:
                 logger.warning("%d runs of dead workers are back in %s", len(reaped), keys.queue)
         self._reap_at = now + min(self._worker.lease_s / 2, self._worker.longest_idle_s)
+        if blind_since is not None:  # only now: recovering may write nothing, and so tell nothing of a read-only Redis
+            self._blind_since = None
 
     async def recover(self, amnesty_ms: int) -> None:
         """Give back what was claimed by calls whose answer never came.

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 logger = logging.getLogger("holdfast.queue")
 
@@ -19,14 +19,14 @@ class Outage:
 
     Args:
         deadline_s: of each call, in seconds.
-        on_silence: called when a call got no answer in time.
+        on_distrust: called when a call got no answer in time, or one that speaks against its connection.
     """
 
     errors = (RedisError, OSError, TimeoutError)
 
-    def __init__(self, deadline_s: float, on_silence: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, deadline_s: float, on_distrust: Callable[[], Awaitable[None]]) -> None:
         self._deadline_s = deadline_s
-        self._on_silence = on_silence
+        self._on_distrust = on_distrust
         self._since: float | None = None
         self._failing: set[str] = set()
         self.failed_call_began = 0.0
@@ -54,8 +54,9 @@ class Outage:
                 logger.warning("Redis cannot be used, trying on: %s: %s", type(error).__name__, error)
             self._failing.add(call)
             self.failed_call_began = started
-            if isinstance(error, TimeoutError):
-                await self._on_silence()
+            # A refusal comes from the right server, unless that is a master that was demoted meanwhile.
+            if isinstance(error, ReadOnlyError) or not isinstance(error, ResponseError):
+                await self._on_distrust()
             raise
         if self._since is not None:
             self._works_again(call)

@@ -72,7 +72,13 @@ for i, key in ipairs(KEYS) do
     damaged[#damaged + 1] = key
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - 604800000) -- aborts that met no job in a week
+redis.call('HDEL', owners, ARGV[2]) -- removes nothing, but a master that was demoted refuses it
+-- aborts that met no job in a week; where there is a payload, the job may be another namespace's
+local unmet = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - 604800000, 'LIMIT', 0, tonumber(ARGV[1]))) do
+  if redis.call('EXISTS', 'arq:job:' .. id) == 0 then unmet[#unmet + 1] = id end
+end
+if #unmet > 0 then redis.call('ZREM', KEYS[6], unpack(unmet)) end
 local found = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'WITHSCORES', 'LIMIT', 0, tonumber(ARGV[1]))
 if #found == 0 then return {damaged, {}} end
 local ids, ends = {}, {}

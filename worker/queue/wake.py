@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 INVALIDATIONS = "__redis__:invalidate"
+NO_SUCH_CLIENT = "redirect to does not exist"
 
 
 class TrackingRefused(Exception):  # noqa: N818
@@ -83,8 +84,9 @@ class Waker:
             self._on_bell()
 
     def distrust(self) -> None:
-        """Take new connections when it is armed again."""
+        """Take new connections, now that nothing may be told on the old ones any more."""
         self._broken = True
+        self.changed.set()
 
     async def close(self) -> None:
         """Close both connections."""
@@ -105,6 +107,9 @@ class Waker:
         await self._subscription.connect()
         connection = self._subscription.connection
         self._reader = await self._redis.connection_pool.get_connection()
+        if _place(connection) != _place(self._reader):
+            await self.close()
+            raise ConnectionError("the master has changed between two connections")
         try:
             await connection.send_command("CLIENT", "ID")
             client_id = await connection.read_response()
@@ -113,6 +118,8 @@ class Waker:
             await self._subscription.get_message(timeout=None)  # the confirmation, or the refusal
         except ResponseError as error:
             await self.close()
+            if NO_SUCH_CLIENT in str(error):  # between the two connections the server was started anew, or replaced
+                raise ConnectionError(str(error)) from error
             raise TrackingRefused(str(error)) from error
         self._broken = False
         self._listener = asyncio.create_task(self._listen())
@@ -131,6 +138,10 @@ class Waker:
             pass
         finally:
             self.changed.set()  # a lost connection wakes as well: whoever waits arms again
+
+
+def _place(connection: Any) -> tuple[Any, Any]:
+    return getattr(connection, "host", None), getattr(connection, "port", None)
 
 
 class Poller:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from signal import Signals
 from types import MappingProxyType
+from typing import Any
 
 from arq.connections import create_pool, log_redis_info
 from arq.constants import abort_jobs_ss
@@ -44,13 +45,16 @@ class Worker(ArqWorker):
     """The most runs of a queue at the same time, for those queues that may not take all of ``max_jobs``: what is kept
     from an urgent queue is left for the others."""
     functions_see_aborts: bool = False
-    """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``."""
+    """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``. Then an
+    abort stays in arq's set until its job is over."""
     paused_queues: frozenset[str] = frozenset()
     """Queues from which nothing is claimed for now."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
     on_bell: Callable[[], None] = staticmethod(lambda: None)
     """Called when a producer has rung: runs were committed that are not in the queue yet."""
 
+    is_stopping: bool = False
+    """Whether what still runs has been cancelled."""
     _engine: Engine | None = None
 
     @property
@@ -149,12 +153,15 @@ class Worker(ArqWorker):
             here = list(self.job_tasks)
             scores = await self.pool.zmscore(abort_jobs_ss, here)
             aborted = [job_id.encode() for job_id, score in zip(here, scores, strict=True) if score is not None]
-        known = {job_id.encode(): job_id for job_id in self.job_tasks} if aborted else {}
+        # Those whose function was called knowing that they are aborted are not disturbed, nor is one twice.
+        told = self.engine.told_of_their_abort() if aborted and self.functions_see_aborts else set[str]()
+        told |= self.aborting_tasks
+        known = {job_id.encode(): job_id for job_id in self.job_tasks if job_id not in told} if aborted else {}
         heard = [job_id for job_id in aborted if job_id in known]
         for job_id in heard:
             self.aborting_tasks.add(known[job_id])
             self.job_tasks[known[job_id]].cancel()
-        if heard:
+        if heard and not self.functions_see_aborts:  # else it stays until the job is over, in case this worker dies
             await self.pool.zrem(abort_jobs_ss, *heard)
 
     def pause_queues(self, queues: frozenset[str]) -> None:
@@ -193,10 +200,16 @@ class Worker(ArqWorker):
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
-        """Cancel at once: a second signal, or the first one where there is no time of grace."""
+        """Cancel at once: a second signal, the end of the time of grace, or the first signal where there is none."""
         self.allow_pick_jobs = False
         self.on_drain()
-        super().handle_sig(signum)
+        if not self.is_stopping:  # cancelled once more, a job would be torn away from what it does about its end
+            self.is_stopping = True
+            super().handle_sig(signum)
+
+    def name_of(self, task: "asyncio.Task[Any]") -> str:
+        """Return a name for the log: the job that a task runs, or the task's own."""
+        return task.get_name() if self._engine is None else self._engine.name_of(task)
 
     async def close(self) -> None:
         """Cancel what still runs, call the shutdown hook, and close the connections to Redis."""

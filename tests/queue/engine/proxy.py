@@ -13,12 +13,12 @@ class Proxy:
     """Passes connections on, in a thread with an event loop of its own.
 
     Args:
-        port: of the server at 127.0.0.1.
+        port: of the server at 127.0.0.1; ``target`` can be changed, for connections that come later.
         delay_s: each chunk arrives so much later, each way.
     """
 
     def __init__(self, port: int, *, delay_s: float = 0.0) -> None:
-        self._target = port
+        self.target = port
         self.delay_s = delay_s
         self.port = 0
         self._silent: set[asyncio.Task[None]] = set()
@@ -44,7 +44,7 @@ class Proxy:
         """Cuts the connections that are open; those that come lead to another port of 127.0.0.1."""
 
         def cut() -> None:
-            self._target = port
+            self.target = port
             for pipe in self._pipes:
                 pipe.cancel()
 
@@ -76,7 +76,7 @@ class Proxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):  # Python 3.11 prints what a connection's task raises
             writer.close()
             return

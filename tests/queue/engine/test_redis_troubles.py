@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +129,49 @@ def test_redis_becomes_a_replica(own_room: Room) -> None:
 
     assert worker.text.count(LEFT) == 1
     assert bystander.alive
+
+
+def test_leases_that_nobody_could_renew_are_valid_once_more(own_room: Room) -> None:
+    room = own_room
+    bystander = room.start()
+    room.enqueue("quick", job_id="job", defer_s=600)
+    lease_end_ms = time.time() * 1000 + 1500
+    room.redis.zadd(wire.DEFAULT_QUEUE, {"job": lease_end_ms})  # as another worker has claimed it
+    room.redis.zadd(f"{wire.DEFAULT_QUEUE}:leases", {"job": lease_end_ms})
+    room.redis.hset(f"{wire.DEFAULT_QUEUE}:owners", "job", "another")
+
+    room.redis.execute_command("REPLICAOF", "127.0.0.1", free_port())
+    bystander.wait_for(LEFT)
+    room.wait(lambda: time.time() * 1000 > lease_end_ms + 1000, "the end of the lease")
+    room.redis.execute_command("REPLICAOF", "NO", "ONE")
+    room.wait_for_results(["job"])
+
+    spared, reaped = "1 leases are valid again", "1 runs of dead workers are back"
+    assert bystander.text.index(spared) < bystander.text.index(reaped)
+
+
+def test_a_name_leads_to_another_master(own_redis: RedisServer, tmp_path: Path) -> None:
+    """The old one is demoted and keeps its connections: who goes on with them is answered READONLY for ever."""
+    with ExitStack() as stack:
+        replica = stack.enter_context(RedisServer(extra_args=["--replicaof", "127.0.0.1", str(own_redis.port)]))
+        proxy = stack.enter_context(Proxy(own_redis.port))
+        room = stack.enter_context(Room(proxy.url, tmp_path / "room"))
+        old, new = own_redis.connect(), replica.connect()
+        worker = begin(room, longest_idle_s=2.0)
+        assert old.wait(1, 10_000) == 1
+        proxy.target = replica.port
+        new.replicaof("NO", "ONE")
+        old.replicaof("127.0.0.1", replica.port)
+        room.redis.connection_pool.disconnect()
+        room.wait(lambda: count_clients(old) == 1, "that the worker leaves the old master")
+        end(room, worker)
+        assert count_clients(old) == 1
+        worker.terminate()
+
+
+def count_clients(redis: Any) -> int:
+    """Those that are no replicas and no masters, the asking one among them."""
+    return len(redis.client_list(_type="normal")) + len(redis.client_list(_type="pubsub"))
 
 
 def test_the_network_is_slow(room: Room, redis_server: RedisServer) -> None:

@@ -80,6 +80,16 @@ async def stubborn(ctx: dict[str, Any]) -> None:
             mark(ctx, "cancelled")
 
 
+async def yielding(ctx: dict[str, Any]) -> str:
+    """Returns when it is cancelled, as if it had come to its end."""
+    mark(ctx, "start")
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        mark(ctx, "cancelled")
+    return "yielded"
+
+
 async def retrying(ctx: dict[str, Any], times: int, gate: str = "", defer_s: float = 0.0) -> int:
     """Asks for another try so many times, each time when the gate is open."""
     mark(ctx, "start")
@@ -90,7 +100,7 @@ async def retrying(ctx: dict[str, Any], times: int, gate: str = "", defer_s: flo
     return os.getpid()
 
 
-FUNCTIONS = (gated, sleeping, quick, blocking, stubborn, retrying)
+FUNCTIONS = (gated, sleeping, quick, blocking, stubborn, yielding, retrying)
 
 
 def make_worker() -> StockWorker:

@@ -1,0 +1,88 @@
+"""One attempt with its ledger: whatever a job does, and whenever it is cancelled, the ledger knows how it ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+
+from db.repositories.job_run import BornRun
+from holdfast import JobReport, JobRequest
+from holdfast.errors import RunFailed
+from holdfast.ids import uuid7
+from jobs.context import RunContext
+from jobs.registry import Job
+from jobs.retry_policy import RetryPolicy
+from tests.databases.runs import QUEUE, admitted, attempts_of, born_again, run_of, vitals
+from worker import ledger
+from worker.ledger import Admitted
+from worker.run import run_attempt
+from worker.runtime import Runtime
+from worker.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("manager")
+
+
+class Odd(JobRequest[JobReport]):
+    """A kind of these tests."""
+
+    kind: ClassVar[str] = "odd"
+    report_type: ClassVar[type[JobReport]] = JobReport
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    return Runtime(Settings(_env_file=None, holdfast_data_dir=tmp_path), owns_queue=False)
+
+
+def job(perform: Callable[[RunContext, Any], Awaitable[Any]]) -> Job:
+    return Job(Odd, perform, timeout_s=60.0, retries=RetryPolicy(max_attempts=1))
+
+
+def born() -> BornRun:
+    return BornRun("odd", QUEUE, str(uuid7()), datetime.now(UTC).replace(microsecond=0), {})
+
+
+async def nothing(context: RunContext, request: Odd) -> JobReport:
+    return JobReport()
+
+
+async def without_a_report(context: RunContext, request: Odd) -> Any:
+    return None
+
+
+async def cancelled_by_itself(context: RunContext, request: Odd) -> JobReport:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("perform", [without_a_report, cancelled_by_itself])
+async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., Awaitable[Any]]) -> None:
+    run = born()
+    with pytest.raises(RunFailed):
+        await run_attempt(runtime, job(perform), run)
+    (attempt,) = await attempts_of(UUID(run.job_id))
+    assert (attempt.outcome, (await run_of(attempt.run_id)).state) == ("failed", "failed")
+    assert runtime.active == set()
+
+
+async def test_a_cancellation_before_the_start_waits_for_the_ledger(runtime: Runtime) -> None:
+    run = born()
+    attempt = asyncio.create_task(run_attempt(runtime, job(nothing), run))
+    await asyncio.sleep(0)  # its admission is on the way
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    row = await run_of(UUID(run.job_id))
+    assert (row.state, row.reason, row.fence, row.attempts, row.crashes) == ("waiting", "interrupted", 1, 0, 0)
+    assert runtime.active == set()
+
+
+async def test_an_admission_that_was_not_heard_of_is_no_crash() -> None:
+    first = await admitted("ada")
+    again = await ledger.admit(await born_again(first.run_id), vitals("ada"), active_here=set())
+    assert again == Admitted(first.run_id, 2, 1)
+    assert (await run_of(first.run_id)).crashes == 0
+    assert [one.outcome for one in await attempts_of(first.run_id)] == ["interrupted"]

@@ -1,0 +1,42 @@
+"""How an import's batches fit into a writer's turn."""
+
+import pytest
+
+from jobs.import_tasks.batch_size import FIRST_ROWS, LEAST_ROWS, TURN_S, BatchSize
+
+
+def test_where_writers_do_not_take_turns_it_is_what_was_asked_for() -> None:
+    size = BatchSize(1000, takes_turns=False)
+    size.took(1000, 10.0)
+    assert size.rows == 1000
+
+
+def test_it_grows_and_shrinks_towards_a_turn() -> None:
+    size = BatchSize(1000, takes_turns=True)
+    assert size.rows == FIRST_ROWS
+    size.took(200, TURN_S / 10)
+    assert size.rows == 400
+    size.took(400, TURN_S)
+    assert size.rows == 400
+    size.took(400, 2 * TURN_S)
+    assert size.rows == 200
+    size.took(200, TURN_S / 3)
+    size.took(400, TURN_S / 10)
+    size.took(800, TURN_S / 10)
+    assert size.rows == 1000
+    size.took(0, 5.0)
+    assert size.rows == 1000
+    size.took(1000, 60.0)
+    assert size.rows == LEAST_ROWS
+    size.took(1, 0.0)
+    assert size.rows == 2 * LEAST_ROWS
+
+
+@pytest.mark.parametrize("most", [1, 5, 150])
+def test_what_was_asked_for_is_the_bound(most: int) -> None:
+    size = BatchSize(most, takes_turns=True)
+    assert size.rows == most
+    size.took(most, 0.0)
+    assert size.rows == most
+    size.took(most, 60.0)
+    assert size.rows == min(most, LEAST_ROWS)
