@@ -31,8 +31,8 @@ install: $(STAMP) ## Make .venv from the hash-locked requirements; does nothing 
 demo: install ## Import a sample through a worker, with nothing but this checkout, and print the report
 	@$(VENV)/bin/python -m worker demo
 
-test: install ## Run every test; ARGS="-k name" goes to pytest
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: install ## Run every test in two processes; ARGS="-k name" goes to pytest
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: install ## Check style, types and who imports whom
 	@$(VENV)/bin/python -m ruff check --no-cache .

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,34 @@ from tests.servers import MariaDBServer, PostgresServer, RedisServer
 SETTINGS = {"DATABASE_URL", "REDIS_URL", "IMPORT_ROOTS", "SQL_ECHO", "DEBUG"}
 SETTING_PREFIXES = ("HOLDFAST_", "DATABASE_", "POSTGRES_", "PG", "MYSQL_")
 
+TESTS = Path(__file__).parent
+TIMED = {"faults", "engine"}
+"""Folders whose tests kill and pause processes and wait for what must happen soon: two at a time disturb each other."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets the tests run in a checkout that belongs to somebody else: what the last run had found is not kept."""
     config.addinivalue_line("filterwarnings", "ignore::pytest.PytestCacheWarning")
     unusable_folder = "The database setting is not configured"
     config.addinivalue_line("filterwarnings", f"ignore:{unusable_folder}:hypothesis.errors.HypothesisWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests that measure how soon something happens to one process, where several share the tests."""
+    for item in items:
+        if TIMED & {folder.name for folder in item.path.parents if TESTS in folder.parents}:
+            item.add_marker(pytest.mark.xdist_group("timed"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tells the run's main process what was missing here."""
+    skips.hand_over(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hears from another process what was missing there (pytest-xdist)."""
+    skips.take_over(node.config, getattr(node, "workeroutput", {}))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn, TypeVar
 
 import pytest
@@ -12,6 +12,7 @@ from tests.servers import MissingBinaryError
 Made = TypeVar("Made")
 
 _REASONS = pytest.StashKey[set[str]]()
+_HANDED_OVER = "holdfast_missing"
 
 
 def made_or_skipped(make: Callable[[], Made], config: pytest.Config) -> Made:
@@ -38,6 +39,19 @@ def skip_missing(reason: str, config: pytest.Config) -> NoReturn:
         pytest.fail(f"{reason} (CI=true: a test may not be skipped for it)", pytrace=False)
     config.stash.setdefault(_REASONS, set()).add(reason)
     pytest.skip(reason)
+
+
+def hand_over(config: pytest.Config) -> None:
+    """Tells the run's main process what was missing in this one, where several share the tests (pytest-xdist)."""
+    output: dict[str, object] | None = getattr(config, "workeroutput", None)
+    if output is not None:
+        reasons: set[str] = config.stash.get(_REASONS, set())
+        output[_HANDED_OVER] = sorted(reasons)
+
+
+def take_over(config: pytest.Config, output: Mapping[str, Iterable[str]]) -> None:
+    """Takes what `hand_over` of another process has told."""
+    config.stash.setdefault(_REASONS, set()).update(output.get(_HANDED_OVER, ()))
 
 
 def summarize(reporter: pytest.TerminalReporter, config: pytest.Config) -> None:

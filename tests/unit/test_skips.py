@@ -19,11 +19,11 @@ def test_each(database_url): pass
 """
 
 
-def run_probes(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_probes(folder: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     probes = folder / "test_probes.py"
     probes.write_text(PROBES)
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
-    options = ["-c", str(CHECKOUT / "pyproject.toml"), f"--basetemp={folder / 'tmp'}", str(probes)]
+    options = [*more, "-c", str(CHECKOUT / "pyproject.toml"), f"--basetemp={folder / 'tmp'}", str(probes)]
     inherited = {name: value for name, value in os.environ.items() if name != "CI"}
     return subprocess.run(
         [*command, *options],
@@ -36,8 +36,9 @@ def run_probes(folder: Path, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_missing_servers_are_counted_in_the_last_lines(tmp_path: Path) -> None:
-    result = run_probes(tmp_path, TEST_SERVER_PATH="")
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_missing_servers_are_counted_in_the_last_lines(tmp_path: Path, processes: str) -> None:
+    result = run_probes(tmp_path, "-n", processes, TEST_SERVER_PATH="")
     assert result.returncode == 0, result.stdout
     *_, title, mariadb, postgres, redis, closing = result.stdout.splitlines()
     assert "skipped for what is not installed" in title
