@@ -7,8 +7,7 @@ from uuid import UUID
 from sqlalchemy import Enum, ForeignKey, String, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base
-from db.mixins import AuditMixin, MetadataMixin, SoftDeleteMixin, TimestampMixin, UUIDMixin
+from db.base import FullAuditModel
 from db.models.user import User
 from db.types import UtcDateTime, long_text_type
 
@@ -22,7 +21,7 @@ class TaskStatus(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class Task(UUIDMixin, TimestampMixin, SoftDeleteMixin, AuditMixin, MetadataMixin, Base):
+class Task(FullAuditModel):
     """One task of a user."""
 
     __tablename__ = "tasks"

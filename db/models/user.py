@@ -3,11 +3,10 @@
 from sqlalchemy import String, false, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base
-from db.mixins import TimestampMixin, UUIDMixin
+from db.base import BaseModel
 
 
-class User(UUIDMixin, TimestampMixin, Base):
+class User(BaseModel):
     """One user. Without a ``hashed_password`` nobody can sign in as it."""
 
     __tablename__ = "users"

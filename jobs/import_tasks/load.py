@@ -182,7 +182,8 @@ class BatchLoader:
         if plan.unchanged:
             # Marked as this run's, so that the same key further down in the file is seen to be the second one.
             seen = update(TASKS).where(TASKS.c.id.in_(plan.unchanged))
-            await session.execute(seen.values(import_run_id=self._run_id, updated_at=TASKS.c.updated_at))
+            kept = {name: TASKS.c[name] for name in ("updated_at", "updated_by")}
+            await session.execute(seen.values(import_run_id=self._run_id, **kept))
         if plan.rejects:
             await session.execute(insert(ImportReject), [reject_row(self._run_id, one) for one in plan.rejects])
 

@@ -41,7 +41,8 @@ class Tables:
         """Returns a query's rows."""
 
         async def rows(session: AsyncSession) -> list[tuple[Any, ...]]:
-            return [tuple(row) for row in await session.execute(query)]
+            found = await session.execute(query, execution_options={"include_deleted": True})
+            return [tuple(row) for row in found]
 
         return asyncio.run(self._with_session(rows))
 
