@@ -33,12 +33,8 @@ def run_worker(settings: Settings, *, burst: bool = False) -> None:
 
     Args and errors: as ``serve``.
     """
-    stop_watch = StopWatch(settings.shutdown_grace_s)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(settings, burst=burst, stop_watch=stop_watch))
-    finally:
-        stop_watch.close()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, burst=burst, stop_watch=StopWatch(settings.shutdown_grace_s)))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -91,6 +87,8 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
                 if not task.cancelling():  # a second time would tear it away from recording how it ended
                     task.cancel()
             await asyncio.shield(worker.close())
+            if stop_watch is not None:
+                stop_watch.close()
 
 
 def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:

@@ -3,6 +3,7 @@
 The loop's own handlers hear a signal only when the loop turns again; Python's hears it between two lines of the job.
 """
 
+import asyncio
 import os
 import select
 import signal
@@ -34,6 +35,7 @@ class StopWatch:
         self._on_told: Callable[[], None] = lambda: None
         self._what_runs: Callable[[], str] = lambda: "nothing"
         self._before: dict[int, Any] = {}
+        self._is_told = False
 
     def listen(self, on_told: Callable[[], None], what_runs: Callable[[], str]) -> None:
         """Begin, in the main thread and after the event loop's own handlers are there: they are called as before.
@@ -51,14 +53,22 @@ class StopWatch:
             signal.siginterrupt(number, False)  # as event loops want it; signal() takes that back
 
     def close(self) -> None:
-        """Give the signals back. If none came nothing is watched any more; else the end of the process still is."""
+        """Stop listening, when the worker has come to its end and its event loop still runs.
+
+        If a signal came, the end of the process is watched still, and further ones are ignored: the process would die
+        of one that comes in its last moments, and look as if it had not come to its end. Else signals are as before.
+        """
+        told = self._is_told
         for number, before in self._before.items():
-            signal.signal(number, before)
-        if self._before:
+            if told:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN if told else before)
+        if not told:
             os.write(self._tells, NOT_TOLD)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         # No lock may be taken here: the main thread may hold it.
+        self._is_told = True
         os.write(self._tells, TOLD)
         if callable(before := self._before[number]):
             before(number, frame)

@@ -83,6 +83,7 @@ async def test_it_says_that_it_drains_and_takes_up_nothing_more(place: Workplace
             async with ledger.manager.session() as session:
                 from_ledger = await outbox.enqueue(session, Lasting(gate=str(place.folder)))
             await until_dispatched(place, from_ledger)
+            await ledger.until(UUID(straight.id), "waiting")
             assert (await ledger.run_of(run.id)).state == "running"
             (place.folder / "gate").touch()
             assert worker.wait() == 0
