@@ -70,7 +70,8 @@ async def end_former_sessions(run: RunRow) -> None:
 
 async def _put_back(orphan: RunRow, vitals: Vitals, active_here: Collection[UUID]) -> bool:
     async with get_async_session() as session:
-        run = await job_run.get_run(session, orphan.id, lock=True)
+        # One whose row is locked is looked at again at the next beat: the others are not to wait for it.
+        run = await job_run.get_run(session, orphan.id, lock=True, skip_locked=True)
         if run is None or run.state != RunState.RUNNING.value or run.fence != orphan.fence:
             return False
         if not (await _Present.look(session, vitals, active_here)).has_left(run):

@@ -57,9 +57,20 @@ async def database_now(session: AsyncSession) -> datetime:
     return (await session.execute(select(utc_now()))).scalar_one()
 
 
-async def get_run(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> RunRow | None:
-    """Return the run, locked until the transaction ends if asked for."""
-    query = _locked(select(job_runs).where(job_runs.c.id == run_id), lock=lock)
+async def get_run(
+    session: AsyncSession, run_id: UUID, *, lock: bool = False, skip_locked: bool = False
+) -> RunRow | None:
+    """Return the run.
+
+    Args:
+        session: of the caller.
+        run_id: the run's.
+        lock: keep it locked until the transaction ends.
+        skip_locked: with ``lock``: return None if somebody else has it locked, instead of waiting.
+    """
+    query = select(job_runs).where(job_runs.c.id == run_id)
+    if lock:
+        query = query.with_for_update(skip_locked=skip_locked)
     row: RunRow | None = (await session.execute(query)).one_or_none()
     return row
 
@@ -252,6 +263,6 @@ def _next_state(old: RunState, new: RunState) -> str:
     return new.value
 
 
-def _locked(query: Select[Any], *, lock: bool = True) -> Select[Any]:
+def _locked(query: Select[Any]) -> Select[Any]:
     # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE), and FOR UPDATE is not rendered.
-    return query.with_for_update() if lock else query
+    return query.with_for_update()

@@ -7,10 +7,11 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from db.connection import get_async_session
+from db.connection import DatabaseManager, get_async_session
+from db.repositories import job_run
 from holdfast import wire
 from holdfast.outbox import job_runs
-from tests.databases.runs import QUEUE, attempts_of, heartbeat, run_of, vitals, waiting_run, wanted
+from tests.databases.runs import QUEUE, admitted, attempts_of, heartbeat, run_of, vitals, waiting_run, wanted
 from worker import dispatch, ledger, recovery
 from worker.ledger import Admitted
 from worker.queue.claims import Claimer, LeaseTerms
@@ -36,19 +37,19 @@ async def test_a_run_that_was_put_back_leaves_the_claim_of_a_living_worker(redis
         await session.execute(update(job_runs).values(dispatched_at=None))
     assert await dispatch.dispatch(redis, wanted()) == 1
     assert len(await claimer(redis, b"dead", lease_ms=1).claim(1)) == 1
-    admitted = await ledger.admit(run, vitals("dead"), active_here=())
-    assert isinstance(admitted, Admitted)
+    dead = await ledger.admit(run, vitals("dead"), active_here=())
+    assert isinstance(dead, Admitted)
     await heartbeat("living")
 
     # The lease was over before anybody looked at the ledger: a living worker has claimed the entry by itself.
     (claimed,) = await _until_claimed(claimer(redis, b"living"))
-    assert await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=()) == [admitted.run_id]
+    assert await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=()) == [dead.run_id]
     assert await dispatch.dispatch(redis, wanted()) == 1
 
     assert await redis.get(wire.IN_PROGRESS_KEY + claimed.job_id) == b"living"
     assert await redis.zscore(QUEUE, claimed.job_id) == await redis.zscore(f"{QUEUE}:leases", claimed.job_id)
-    assert [one.outcome for one in await attempts_of(admitted.run_id)] == ["crashed"]
-    assert (await run_of(admitted.run_id)).dispatched_at is not None
+    assert [one.outcome for one in await attempts_of(dead.run_id)] == ["crashed"]
+    assert (await run_of(dead.run_id)).dispatched_at is not None
 
 
 async def test_a_run_that_was_put_back_is_freed_from_a_dead_claim(redis: Any) -> None:
@@ -56,8 +57,8 @@ async def test_a_run_that_was_put_back_is_freed_from_a_dead_claim(redis: Any) ->
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(dispatched_at=None))
     await dispatch.dispatch(redis, wanted())
-    admitted = await ledger.admit(run, vitals("dead"), active_here=())
-    assert isinstance(admitted, Admitted)
+    dead = await ledger.admit(run, vitals("dead"), active_here=())
+    assert isinstance(dead, Admitted)
     # As Redis has it that lost the lease: nobody would look at the entry before the key has expired.
     await redis.set(wire.IN_PROGRESS_KEY + run.job_id, b"dead", px=600_000)
     await heartbeat("living")
@@ -71,3 +72,14 @@ async def _until_claimed(by: Claimer) -> list[Any]:
     while not (claims := await by.claim(1)):
         pass
     return claims
+
+
+async def test_a_row_that_somebody_keeps_locked_holds_up_no_other(manager: DatabaseManager) -> None:
+    if manager.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locks of rows")
+    locked, free = await admitted("dead"), await admitted("dead")
+    await heartbeat("living")
+    async with manager.session() as somebody:
+        await job_run.get_run(somebody, locked.run_id, lock=True)
+        assert await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=()) == [free.run_id]
+    assert await recovery.put_back_orphans(vitals("living"), QUEUE, active_here=()) == [locked.run_id]

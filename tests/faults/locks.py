@@ -49,7 +49,10 @@ async def backends_of(manager: DatabaseManager, name: str) -> list[int]:
 
 
 async def backends_of_runs(manager: DatabaseManager) -> list[int]:
-    """Returns the process ids of the PostgreSQL sessions that work on a run just now."""
-    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^holdfast .*-'"
+    """Returns the process ids of the PostgreSQL sessions that sit in a batch of a run, between two statements."""
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^holdfast .*-'"
+        " AND state = 'idle in transaction'"
+    )
     async with manager.session(read_only=True) as session:
         return list((await session.execute(text(query))).scalars())

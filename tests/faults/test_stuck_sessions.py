@@ -1,25 +1,29 @@
 """The dead client's last statement is still in the server's socket: PostgreSQL's backends are frozen, then let go."""
 
+import asyncio
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from holdfast.states import LIVE_STATES
 from tests.faults.kinds import TrialWrite
 from tests.faults.locks import backends_of_runs
-from tests.faults.trial import Trial
+from tests.faults.trial import PATIENCE_S, Trial
 
 SOON_S = 15.0
-SENT_S = 0.2
+SENT_S = 0.3
+"""Longer than a batch takes."""
+ANSWERED_S = 2.0
 
 
 async def test_a_live_worker_is_not_fenced_out_by_a_dead_one(postgres_trial: Trial) -> None:
     trial = postgres_trial
     (dies,) = await trial.started()
-    run_ids = await trial.enqueue(TrialWrite(steps=40, pause_s=0.01, hold_s=0.01) for _ in range(10))
+    slow = TrialWrite(steps=40, pause_s=0.02, hold_s=0.1, slow_starts=1)
+    run_ids = await trial.enqueue(slow for _ in range(10))
     await trial.until_running(run_ids, dies)
-    with _frozen(await _some_in_a_batch(trial)) as backends:
+    async with _some_frozen_in_a_batch(trial) as frozen:
         await trial.pause(SENT_S)  # the worker sends what the frozen backends do not read
         dies.kill()
         (lives,) = await trial.started()
@@ -27,7 +31,7 @@ async def test_a_live_worker_is_not_fenced_out_by_a_dead_one(postgres_trial: Tri
         await trial.until_over([fresh], within_s=SOON_S)
 
         async def only_the_frozen_are_left() -> bool:
-            return len(await trial.runs(*LIVE_STATES)) <= len(backends)
+            return len(await trial.runs(*LIVE_STATES)) <= frozen
 
         await trial.until(only_the_frozen_are_left, "the end of the runs whose rows are free", within_s=SOON_S)
     findings = await trial.findings()
@@ -36,23 +40,35 @@ async def test_a_live_worker_is_not_fenced_out_by_a_dead_one(postgres_trial: Tri
     assert lives.alive
 
 
-async def _some_in_a_batch(trial: Trial) -> list[int]:
-    found: list[int] = []
+@asynccontextmanager
+async def _some_frozen_in_a_batch(trial: Trial) -> AsyncIterator[int]:
+    """Freezes backends between two statements, and tells how many.
+
+    One that was frozen in the middle of a statement may hold a lock of the server's own, as that of its log: then
+    nobody writes any more, which no client can help.
+    """
+    frozen = set[int]()
 
     async def enough() -> bool:
-        found[:] = await backends_of_runs(trial.manager)
-        return len(found) >= 3
+        chosen = set(await backends_of_runs(trial.manager))
+        _tell(chosen, signal.SIGSTOP)
+        frozen.update(chosen)
+        try:
+            async with asyncio.timeout(ANSWERED_S):
+                between = set(await backends_of_runs(trial.manager))
+        except TimeoutError:
+            between = set()
+        _tell(frozen - between, signal.SIGCONT)
+        frozen.intersection_update(between)
+        return len(frozen) >= 3
 
-    await trial.until(enough, "three runs in a batch")
-    return found
-
-
-@contextmanager
-def _frozen(pids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
-        yield pids
+        await trial.until(enough, "three runs in a batch", within_s=PATIENCE_S)
+        yield len(frozen)
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        _tell(frozen, signal.SIGCONT)
+
+
+def _tell(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
