@@ -46,6 +46,9 @@ class TrialWrite(JobRequest[Done]):
     """The two above are for so many starts only; None: for all of them."""
     gate: str = ""
     """A file without which it does not begin; empty: it begins at once."""
+    begun: str = ""
+    """A folder in which a file named by the run appears when it has begun and will not ask again whether to stop before
+    its next step; empty: nowhere."""
     note: str | dict[str, Any] | list[Any] | float | None = None
     """Anything; it only has to be stored."""
 
@@ -118,6 +121,8 @@ async def write(context: RunContext, request: TrialWrite) -> Done:
     done = (await context.checkpoint()).cursor.get("step", 0)
     while done < request.steps:
         context.stop_if_asked()
+        if request.begun:
+            Path(request.begun, str(context.run_id)).touch()  # noqa: ASYNC240
         await asyncio.sleep(request.pause_s if is_slow else 0)
         # Which step is next is remembered here, as jobs do that read a file: only the fence tells that it is too late.
         async with context.batch() as batch:

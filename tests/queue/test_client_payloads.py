@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from typing import Any, cast
 from uuid import UUID
 
@@ -92,6 +93,6 @@ def test_ids_of_one_process_sort_as_they_were_made() -> None:
 
 
 def test_ids_sort_even_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = str(uuid7())
-    monkeypatch.setattr("time.time_ns", lambda: 1_000_000_000)
+    now, first = time.time_ns(), str(uuid7())
+    monkeypatch.setattr("time.time_ns", lambda: now - 1_000_000_000)
     assert uuid7_texts(2)[0] > first
