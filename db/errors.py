@@ -1,7 +1,30 @@
-"""What the drivers raise, put into the few words that the rest of Holdfast needs."""
+"""What goes wrong with a database, in the same few words on each engine.
+
+    DatabaseNotInitialised          no pool is open
+    NestedWriteSession              SQLite: a writing session inside another one
+    DatabaseUnavailable     retry   no connection at all
+    DatabaseBusy            retry   SQLite: the turn to write did not come
+    DataLayerError                  what a repository met
+      NotFoundError                 no such row
+      InvalidInputError             refused before it reached the database, or a value that no engine can hold
+        InvalidFilterError          an unknown field, operator, order or cursor
+        ValueTooLongError
+      ConstraintError               a rule of the table
+        DuplicateKeyError           ... its unique key is taken, perhaps by a soft-deleted row
+        ForeignKeyError
+        CheckError
+        NotNullError
+      ReadOnlyError         retry   the transaction or the server takes no changes: a standby becomes a primary
+      DeadlockError         retry
+      LockTimeoutError      retry
+      ConnectionLostError   retry
+
+Repositories raise these; ``db.error_mapping`` makes them of what SQLAlchemy raises. "Retry" is ``can_retry``: the same
+*transaction*, from its beginning, may succeed later. ``is_transient`` says the same of any exception.
+"""
 
 import socket
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,6 +44,94 @@ class DatabaseBusy(SQLAlchemyError):  # noqa: N818
 
 class NestedWriteSession(RuntimeError):  # noqa: N818
     """SQLite: a writing session was opened inside another one of the same task."""
+
+
+class DataLayerError(Exception):
+    """What a repository met; the message is one line and holds no value of a row.
+
+    Args:
+        message: subject, rule, next step.
+        table: the table's name, where it is known.
+        columns: the names of the columns, where they are known.
+        constraint: the name of the broken rule, where it is known.
+    """
+
+    can_retry: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, table: str | None = None, columns: tuple[str, ...] = (), constraint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.table = table
+        self.columns = columns
+        self.constraint = constraint
+
+    @property
+    def column(self) -> str | None:
+        """The one column, or the first of several."""
+        return self.columns[0] if self.columns else None
+
+
+class NotFoundError(DataLayerError):
+    """No row has this primary key, or it is soft-deleted."""
+
+
+class InvalidInputError(DataLayerError):
+    """A field, a value or an argument is none that the model and every engine can take."""
+
+
+class InvalidFilterError(InvalidInputError):
+    """A filter, an order or a cursor does not fit the model."""
+
+
+class ValueTooLongError(InvalidInputError):
+    """A text is longer than its column."""
+
+
+class ConstraintError(DataLayerError):
+    """A rule of the table was broken."""
+
+
+class DuplicateKeyError(ConstraintError):
+    """A unique key is taken. ``deleted_id`` is the primary key of the soft-deleted row that has it, if that is so."""
+
+    deleted_id: Any = None
+
+
+class ForeignKeyError(ConstraintError):
+    """The row points to one that is not there, or others still point to the row."""
+
+
+class CheckError(ConstraintError):
+    """A CHECK of the table was broken."""
+
+
+class NotNullError(ConstraintError):
+    """A column that must have a value has none."""
+
+
+class ReadOnlyError(DataLayerError):
+    """A change in a transaction, or on a server, that takes none."""
+
+    can_retry = True
+
+
+class DeadlockError(DataLayerError):
+    """Two transactions waited for each other; the database ended this one."""
+
+    can_retry = True
+
+
+class LockTimeoutError(DataLayerError):
+    """A lock did not come in time."""
+
+    can_retry = True
+
+
+class ConnectionLostError(DataLayerError):
+    """The connection broke; whether a commit that was under way took place is not known."""
+
+    can_retry = True
 
 
 TRANSIENT_ERRORS: Final = (
@@ -44,6 +155,8 @@ TRANSIENT_MYSQL_CODES: Final = frozenset(
         1213,  # deadlock
         1290,  # read-only
         1317,  # query interrupted
+        1792,  # read-only transaction
+        1836,  # read-only server (MySQL)
         1927,  # connection killed
         1969,  # statement time limit
         2002,
@@ -91,10 +204,16 @@ def mysql_code(error: BaseException) -> int | None:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later: the connection, a lock, a full disk or pool stood in the way."""
+    if isinstance(error, DataLayerError):
+        return error.can_retry
     if isinstance(error, TRANSIENT_ERRORS) or _is_of_several_addresses(error):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
+    return _is_transient_of_driver(error)
+
+
+def _is_transient_of_driver(error: BaseException) -> bool:
     if (code := sqlstate(error)) is not None:
         return code.startswith(TRANSIENT_SQLSTATES)
     if (number := mysql_code(error)) is not None:
@@ -111,6 +230,8 @@ def _is_of_several_addresses(error: BaseException) -> bool:
 
 def is_unstorable(error: BaseException) -> bool:
     """Whether a value is not one that the database can keep: trying again cannot help."""
+    if isinstance(error, InvalidInputError | CheckError):
+        return True
     if not isinstance(error, StatementError):
         return False
     if not isinstance(error, DBAPIError):
@@ -124,6 +245,8 @@ def is_unstorable(error: BaseException) -> bool:
 
 def is_unique_violation(error: BaseException) -> bool:
     """Whether a unique key was taken already."""
+    if isinstance(error, DuplicateKeyError):
+        return True
     if not isinstance(error, IntegrityError):
         return False
     if (code := sqlstate(error)) is not None:
