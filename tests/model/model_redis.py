@@ -1,0 +1,128 @@
+"""Redis as data: entries, claims, payloads, results. It may forget all of it at any time."""
+
+from collections.abc import Collection
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from holdfast.states import RunState
+from tests.model.world import LEASE
+
+
+@dataclass(slots=True)
+class Keys:
+    """What there is to be forgotten."""
+
+    queue: dict[int, int] = field(default_factory=dict)
+    """Run -> when it is due."""
+    leases: dict[int, int] = field(default_factory=dict)
+    owners: dict[int, int] = field(default_factory=dict)
+    payloads: dict[int, int] = field(default_factory=dict)
+    """Run -> its steps."""
+    intake: list[int] = field(default_factory=list)
+    results: dict[int, RunState] = field(default_factory=dict)
+    has_sentinel: bool = False
+
+
+class ModelRedis:
+    """The scripts, each as one method.
+
+    Args:
+        asks_for_the_token: False plants a mistake: whoever calls may renew.
+        ends_own_claims_only: False plants a mistake: whoever calls may end a claim.
+    """
+
+    def __init__(self, *, asks_for_the_token: bool = True, ends_own_claims_only: bool = True) -> None:
+        self.keys = Keys()
+        self.now = 0
+        self._replica = Keys()
+        self._asks_for_the_token = asks_for_the_token
+        self._ends_own_claims_only = ends_own_claims_only
+
+    def flush(self) -> None:
+        self.keys = Keys()
+
+    def remember(self) -> None:
+        self._replica = deepcopy(self.keys)
+
+    def rewind(self) -> None:
+        self.keys = deepcopy(self._replica)
+        self.keys.has_sentinel = False  # another server answers
+
+    def send(self, run: int, steps: int) -> None:
+        self.keys.payloads[run] = steps
+        self.keys.queue[run] = self.now
+        self.keys.intake.append(run)
+
+    def claim(self, worker: int, most: int, *, but: Collection[int]) -> list[int]:
+        due = sorted(run for run, at in self.keys.queue.items() if at <= self.now)
+        free = [run for run in due if not self.lease_holds(run) and run not in but]
+        for run in free[:most]:
+            self._lease(worker, run)
+        return free[:most]
+
+    def renew(self, worker: int, run: int, steps: int | None) -> bool:
+        """Returns whether the claim is the worker's; with the steps, one that nobody has is made again."""
+        owner = self.keys.owners.get(run)
+        if owner is None and run not in self.keys.results:
+            if steps is not None:
+                self.keys.payloads.setdefault(run, steps)
+                self._lease(worker, run)
+            return True
+        if owner == worker or (owner is not None and not self._asks_for_the_token):
+            self._lease(worker, run)
+            return True
+        return False
+
+    def reap(self, worker: int) -> None:
+        owners = self.keys.owners
+        for run in [run for run in self.keys.leases if not self.lease_holds(run) and owners.get(run) != worker]:
+            if run in self.keys.queue:
+                self.keys.queue[run] = self.now
+            self._release(run)
+
+    def tell(self, worker: int, run: int, end: RunState | None, steps: int) -> None:
+        """Ends a worker's claim; None: the run goes back."""
+        owner = self.keys.owners.get(run)
+        is_its = owner == worker or (owner is None and run not in self.keys.results)
+        if not is_its and self._ends_own_claims_only:
+            return
+        if end is None:
+            self.keys.payloads.setdefault(run, steps)
+            self.keys.queue[run] = self.now
+            self._release(run)
+        else:
+            self.keys.results[run] = end
+            self._forget(run)
+
+    def tell_unclaimed(self, run: int, end: RunState) -> None:
+        """Tells how a run ended that never started; one that is claimed is left to its worker."""
+        if run not in self.keys.leases:
+            self.keys.results[run] = end
+            self._forget(run)
+
+    def put(self, run: int, steps: int, *, anew: bool) -> None:
+        """Puts a waiting run into the queue; anew: also where a dead worker's claim is left."""
+        self.keys.payloads[run] = steps
+        if run not in self.keys.queue or (anew and not self.lease_holds(run)):
+            self._release(run)
+            self.keys.queue[run] = self.now
+
+    def lease_holds(self, run: int) -> bool:
+        return self.keys.leases.get(run, self.now) > self.now
+
+    def left(self) -> list[str]:
+        """What is there of runs and claims, but for results."""
+        return [f"{name} {run}" for name in ("queue", "leases", "payloads") for run in getattr(self.keys, name)]
+
+    def _lease(self, worker: int, run: int) -> None:
+        self.keys.queue[run] = self.keys.leases[run] = self.now + LEASE
+        self.keys.owners[run] = worker
+
+    def _release(self, run: int) -> None:
+        self.keys.leases.pop(run, None)
+        self.keys.owners.pop(run, None)
+
+    def _forget(self, run: int) -> None:
+        self._release(run)
+        self.keys.queue.pop(run, None)
+        self.keys.payloads.pop(run, None)
