@@ -77,12 +77,14 @@ class Rules(RuleBasedStateMachine):
         self._hire()
 
     @precondition(lambda self: self.workers)
-    @rule(which=SOME)
-    def crash(self, which: int) -> None:
-        """A worker is killed."""
+    @rule(which=SOME, seen_by=st.sampled_from([None, 0, 1]))
+    def crash(self, which: int, seen_by: int | None) -> None:
+        """A worker is killed; perhaps another one is just looking for the runs of dead workers."""
         worker = self.workers.pop(which % len(self.workers))
         self.paused.discard(worker)
         self.world.crash(worker)
+        if seen_by is not None and self._awake:
+            self.world.begin(self._pick(seen_by), "put back")
 
     @precondition(lambda self: self._awake)
     @rule(which=SOME)
