@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import String, Uuid, inspect
+from sqlalchemy import CheckConstraint, Table, func, inspect, or_
 from sqlalchemy.orm import DeclarativeBase
 
 from db.fields import FieldError, column_fields, json_columns, shortened, unknown_field
 from db.mixins import AuditMixin, MetadataMixin, SoftDeleteMixin, TimestampMixin, UUIDMixin
-from db.types import UtcDateTime
+from db.types import ShortText, SmartJSON, UtcDateTime, UUIDType
 from holdfast.outbox import metadata
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -22,6 +22,18 @@ def snake_case(name: str) -> str:
     return _WORD_STARTS.sub("_", name).lower()
 
 
+def _add_checks_of_sqlite(table: Table) -> None:
+    """What the other engines check by themselves."""
+    for column in table.columns:
+        if isinstance(column.type, SmartJSON):
+            check, name = or_(column.is_(None), func.json_valid(column)), f"{column.name}_json"
+        elif isinstance(column.type, ShortText):
+            check, name = func.length(column) <= column.type.length, f"{column.name}_length"
+        else:
+            continue
+        table.append_constraint(CheckConstraint(check, name=name).ddl_if(dialect="sqlite"))
+
+
 class Base(DeclarativeBase):
     """Every model's base. Its metadata is the one in which ``holdfast.outbox`` defines ``job_runs``.
 
@@ -30,9 +42,11 @@ class Base(DeclarativeBase):
 
     metadata = metadata
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        str: String(255),  # MySQL has no VARCHAR without a length
+        str: ShortText(255),  # MySQL has no VARCHAR without a length
         datetime: UtcDateTime(),
-        UUID: Uuid(),
+        UUID: UUIDType(),
+        dict[str, Any]: SmartJSON(),
+        list[str]: SmartJSON(),
     }
     __shown__: ClassVar[tuple[str, ...]] = ()
     """The fields that ``repr`` shows besides the primary key."""
@@ -42,6 +56,8 @@ class Base(DeclarativeBase):
         if not (own.get("__abstract__") or "__table__" in own or hasattr(cls, "__tablename__")):
             cls.__tablename__ = snake_case(cls.__name__)
         super().__init_subclass__(**kwargs)
+        if isinstance(table := vars(cls).get("__table__"), Table):
+            _add_checks_of_sqlite(table)
 
     def to_dict(self, *, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> dict[str, Any]:
         """Return the loaded columns as JSON values; relationships are for ``ModelSerializer``.

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import String, Uuid, event, false, not_
+from sqlalchemy import event, false, not_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column, with_loader_criteria
 
-from db.types import UtcDateTime, json_column_type, utc_now
-from holdfast.outbox import uuid7
+from db.types import ShortText, SmartJSON, UtcDateTime, UUIDType, utc_now, uuid7
 
 INCLUDE_DELETED = "include_deleted"
 """Execution option of a select that wants soft-deleted rows, too: ``execution_options(include_deleted=True)``."""
@@ -47,7 +46,7 @@ def acting_as(name: str | None) -> Iterator[None]:
 class UUIDMixin:
     """A primary key that sorts by the time of its making."""
 
-    id: Mapped[UUID] = mapped_column(Uuid(), primary_key=True, default=uuid7, sort_order=-1)
+    id: Mapped[UUID] = mapped_column(UUIDType(), primary_key=True, default=uuid7, sort_order=-1)
 
 
 def uuid7_text() -> str:
@@ -58,13 +57,13 @@ def uuid7_text() -> str:
 class UUIDStringMixin:
     """As ``UUIDMixin``, but the key is text: for tables that others read who know no UUIDs."""
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=uuid7_text, sort_order=-1)
+    id: Mapped[str] = mapped_column(ShortText(36), primary_key=True, default=uuid7_text, sort_order=-1)
 
 
 class UUIDFieldMixin:
     """A UUID beside a primary key of another kind: what the outside is told, when the key shall not be guessed."""
 
-    uuid: Mapped[UUID] = mapped_column(Uuid(), unique=True, default=uuid7, info={"protected": True})
+    uuid: Mapped[UUID] = mapped_column(UUIDType(), unique=True, default=uuid7, info={"protected": True})
 
 
 class TimestampMixin:
@@ -114,15 +113,15 @@ class SoftDeleteMixin:
 class AuditMixin:
     """Who made a row and who changed it last, as ``acting_as`` names them; NULL: nobody that is known."""
 
-    created_by: Mapped[str | None] = mapped_column(String(150), default=current_actor, info={"protected": True})
-    updated_by: Mapped[str | None] = mapped_column(String(150), onupdate=current_actor, info={"protected": True})
+    created_by: Mapped[str | None] = mapped_column(ShortText(150), default=current_actor, info={"protected": True})
+    updated_by: Mapped[str | None] = mapped_column(ShortText(150), onupdate=current_actor, info={"protected": True})
 
 
 class MetadataMixin:
     """What does not deserve a column of its own."""
 
-    metadata_json: Mapped[dict[str, Any] | None] = mapped_column(json_column_type())
-    tags: Mapped[list[str] | None] = mapped_column(json_column_type())
+    metadata_json: Mapped[dict[str, Any] | None] = mapped_column(SmartJSON())
+    tags: Mapped[list[str] | None] = mapped_column(SmartJSON())
 
 
 _WITHOUT_DELETED = with_loader_criteria(SoftDeleteMixin, lambda model: not_(model.is_deleted), include_aliases=True)

@@ -1,15 +1,29 @@
 """Column types that behave the same on PostgreSQL, MySQL/MariaDB and SQLite."""
 
-from sqlalchemy import Text
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Dialect, String, Text, Uuid
 from sqlalchemy.dialects import mysql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql.compiler import DDLCompiler
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from holdfast.outbox import NAMING_CONVENTION, UtcDateTime, json_column_type, utc_now
+from db.collations import table_collation
+from db.smart_json import SmartJSON
+from holdfast.outbox import NAMING_CONVENTION, UtcDateTime, json_column_type, utc_now, uuid7
 
-__all__ = ["NAMING_CONVENTION", "UtcDateTime", "json_column_type", "long_text_type", "table_collation", "utc_now"]
+__all__ = [
+    "NAMING_CONVENTION",
+    "LongText",
+    "ShortText",
+    "SmartJSON",
+    "UUIDType",
+    "UtcDateTime",
+    "json_column_type",
+    "long_text_type",
+    "table_collation",
+    "utc_now",
+    "uuid7",
+]
 
 
 def long_text_type() -> TypeEngine[str]:
@@ -17,14 +31,87 @@ def long_text_type() -> TypeEngine[str]:
     return Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 
 
-def table_collation(*, is_mariadb: bool) -> str:
-    """Return the collation of every table: it compares bytes and does not take 'x' and 'x ' for one key."""
-    return "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
+class UUIDType(TypeDecorator[UUID]):
+    """A UUID: ``uuid`` on PostgreSQL and MariaDB, 32 hexadecimal digits elsewhere. Takes its text form, too."""
+
+    impl = Uuid
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> UUID | None:
+        """Return the UUID.
+
+        Raises:
+            ValueError: the value is none.
+        """
+        del dialect
+        if value is None or isinstance(value, UUID):
+            return value
+        try:
+            return UUID(value)
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"{value!r} is no UUID: pass one, or its text of 32 hexadecimal digits") from None
 
 
-@compiles(CreateTable, "mysql", "mariadb")
-def _create_table_with_collation(element: CreateTable, compiler: DDLCompiler, **kw: object) -> str:
-    # The name of the collation depends on the server and not on the URL: mysql:// may well reach a MariaDB.
-    text: str = compiler.visit_create_table(element, **kw)  # type: ignore[no-untyped-call]
-    is_mariadb = bool(getattr(compiler.dialect, "is_mariadb", False))
-    return f"{text.rstrip()} ENGINE=InnoDB CHARSET=utf8mb4 COLLATE={table_collation(is_mariadb=is_mariadb)}"
+class ShortText(TypeDecorator[str]):
+    """Text of at most ``length`` characters.
+
+    Refused before it is sent are a NUL, which PostgreSQL cannot store, and half a surrogate pair, which is no text.
+    The length is checked by the engine; on SQLite by a CHECK, which the models' bases add.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text.
+
+        Raises:
+            ValueError: it holds a NUL or half a surrogate pair.
+        """
+        del dialect
+        return checked_text(value)
+
+
+class LongText(TypeDecorator[str]):
+    """As ``ShortText``, without a practical limit (4 GiB on MySQL, 1 GB on the others)."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """Return ``LONGTEXT`` on MySQL and MariaDB, whose ``TEXT`` ends at 64 KiB."""
+        return mysql.LONGTEXT() if dialect.name in {"mysql", "mariadb"} else Text()
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text.
+
+        Raises:
+            ValueError: it holds a NUL or half a surrogate pair.
+        """
+        del dialect
+        return checked_text(value)
+
+
+def checked_text(value: Any) -> str | None:
+    """Return the text if every engine can store it.
+
+    Raises:
+        ValueError: it holds a NUL or half a surrogate pair (the message says where), or is no text.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is a {type(value).__name__} and no text: convert it")  # noqa: TRY004 - of the others' kind
+    if (place := value.find("\x00")) >= 0:
+        raise ValueError(f"the text holds a NUL at position {place}, which PostgreSQL cannot store: take it out")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text holds half a surrogate pair at position {error.start}, which is no character: take it out"
+            ) from None
+    return value
