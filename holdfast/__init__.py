@@ -16,12 +16,14 @@ from holdfast.errors import (
     WireFormatError,
 )
 from holdfast.progress import Progress
-from holdfast.requests import ImportReport, ImportTasks, JobReport, JobRequest
+from holdfast.requests import ArchiveDeleted, ArchiveReport, ImportReport, ImportTasks, JobReport, JobRequest
 from holdfast.run import Run
 from holdfast.states import RunState
 from holdfast.sync import SyncClient, SyncRun
 
 __all__ = [
+    "ArchiveDeleted",
+    "ArchiveReport",
     "Client",
     "Enqueued",
     "HoldfastError",

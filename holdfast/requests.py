@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # A producer of today must read the report of tomorrow's worker, hence extra="ignore" there; a request with an unknown
 # field is a mistake and is refused.
@@ -114,6 +114,102 @@ class ImportTasks(JobRequest[ImportReport]):
         if twice := sorted(self.mapping.keys() & self.constants.keys()):
             raise ValueError(f"{twice[0]!r} is both mapped and set: give it one of the two")
         return self
+
+
+TABLE_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$"
+"""What a table's name looks like in a request: a word, or two with a dot between them for a schema."""
+TableName = Annotated[str, Field(pattern=TABLE_NAME)]
+
+
+class KeptRow(BaseModel):
+    """A row that was due and stays, because living rows refer to it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    table: str
+    key: str
+    """The primary key; as a JSON list where it has several columns."""
+    by_table: str
+    by_key: str
+    """One of the living rows that refer to it, or to a row that would have gone with it."""
+
+
+class ArchiveReport(JobReport):
+    """What an archive run did, or with ``dry_run`` would do. Dictionaries are by table."""
+
+    destination: Literal["tables", "files", "purge"]
+    moved: dict[str, int]
+    """Rows that left, children that followed their parent included. All 0 in a dry run."""
+    due: dict[str, int]
+    """Rows that were due at the start."""
+    kept: dict[str, int] = {}
+    """Rows that were due and stay, because living rows refer to them."""
+    kept_rows: tuple[KeptRow, ...] = ()
+    """The first of them by name; see ``KEPT_ROWS_NAMED``."""
+    left: dict[str, int] = {}
+    """Rows that are due and still there: others had them locked, or the run was to end before them."""
+    checksums: dict[str, str] = {}
+    """The sum of the moved rows' hashes, equal on both sides of the move; it can be computed again over the archive."""
+    ended_by: Literal["done", "max_rows", "until"] = "done"
+    batches: int = 0
+    longest_batch_ms: float = 0.0
+    """The longest transaction, from its first statement to its commit."""
+    paused_s: float = 0.0
+    """Seconds for which the throttle held the run up."""
+    folder: str | None = None
+    """Where the files and their ``manifest.json`` lie, on the worker's machine."""
+    files: int = 0
+    bytes: int = 0
+    """Size of the files, compressed."""
+    duration_s: float = 0.0
+    rows_per_s: float = 0.0
+    dry_run: bool = False
+    estimated_s: float | None = None
+    """In a dry run: how long it may take, from a batch that was moved and taken back."""
+
+
+KEPT_ROWS_NAMED = 100
+
+
+class ArchiveDeleted(JobRequest[ArchiveReport]):
+    """Move rows that were soft-deleted long ago to archive tables or files, or purge them."""
+
+    kind: ClassVar[str] = "archive_deleted"
+    report_type: ClassVar[type[JobReport]] = ArchiveReport
+
+    tables: tuple[TableName, ...] = ()
+    """Tables of mapped models with soft deletion; empty: all of them."""
+    destination: Literal["tables", "files", "purge"] = "tables"
+    """``<table>_archive`` in the same database, compressed NDJSON under ``ARCHIVE_DIR``, or nowhere."""
+    older_than_days: float | None = Field(default=None, ge=0)
+    """Days since their deletion; None: what ``ARCHIVE_RETENTION_DAYS`` says of the table."""
+    deleted_before: AwareDatetime | None = None
+    """Instead of days: the instant before which they were deleted."""
+    until: AwareDatetime | None = None
+    """The run ends at this instant, with what it has done by then."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """The run ends after so many due rows (children that follow them come on top)."""
+    batch_rows: int | None = Field(default=None, ge=1, le=100_000)
+    """Rows for each transaction; None: as many as fit into ``batch_target_ms``."""
+    batch_target_ms: float = Field(default=20.0, ge=1, le=10_000)
+    """How long one transaction is to take."""
+    connections: int = Field(default=1, ge=1, le=8)
+    """Connections that work side by side; SQLite has one."""
+    dry_run: bool = False
+    """Count and estimate; nothing is changed."""
+
+    @model_validator(mode="after")
+    def _one_limit_of_age(self) -> "ArchiveDeleted":
+        if self.older_than_days is not None and self.deleted_before is not None:
+            raise ValueError("older_than_days and deleted_before are both given: give one of the two")
+        return self
+
+    @field_validator("tables")
+    @classmethod
+    def _each_table_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in value if value.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} is named twice: name it once")
+        return value
 
 
 REQUEST_TYPES: dict[str, type[JobRequest[Any]]] = {ImportTasks.kind: ImportTasks}

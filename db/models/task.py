@@ -2,11 +2,13 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import Enum, ForeignKey, Index, text
+from sqlalchemy import Enum, ForeignKey, Index, Table, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from db.archive_tables import archive_table
 from db.base import FullAuditModel
 from db.models.user import User
 from db.types import LongText, ShortText, UtcDateTime, UUIDType
@@ -51,3 +53,6 @@ class Task(FullAuditModel):
         # What is old enough to be archived; on MySQL, which has no such index, living rows are in it, too.
         Index(None, "deleted_at", "id", postgresql_where=DELETED, sqlite_where=DELETED),
     )
+
+
+TASKS_ARCHIVE = archive_table(cast("Table", Task.__table__))

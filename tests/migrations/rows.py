@@ -8,7 +8,20 @@ from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from db.base import Base
 from db.connection import DatabaseManager
-from db.models import Control, ImportReject, Installation, JobAttempt, Task, TaskStatus, User, WorkerHeartbeat
+from db.models import (
+    TASKS_ARCHIVE,
+    ArchivePart,
+    Control,
+    Erasure,
+    ImportReject,
+    Installation,
+    JobAttempt,
+    JobRunRange,
+    Task,
+    TaskStatus,
+    User,
+    WorkerHeartbeat,
+)
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs, job_runs_history
 
@@ -42,6 +55,14 @@ async def fill(manager: DatabaseManager) -> UUID:
             | {"enqueued_at": NOW, "due_at": NOW, "unique_key": "k"},
         ),
         (Control, {"scope": "queue", "name": "q", "max_running": 3}),
+        (TASKS_ARCHIVE, {"id": uuid7(), "title": "old", "archived_at": NOW, "archive_run_id": run}),
+        (
+            ArchivePart,
+            {"run_id": run, "number": 1, "table_name": "tasks", "file": "f", "rows": 1, "bytes": 9}
+            | {"sha256": "0" * 64, "written_at": NOW},
+        ),
+        (Erasure, {"table_name": "tasks", "row_key": "k", "reason": "asked for", "erased_at": NOW}),
+        (JobRunRange, {"run_id": run, "number": 0, "cursor": {}, "counters": {}}),
         (Installation, {"id": 1, "installation_id": uuid7(), "server": "s", "adopted_at": NOW}),
     ]
     async with manager.session() as session:
