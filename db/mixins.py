@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import event, false, not_
+from sqlalchemy import Executable, event, false, not_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column, with_loader_criteria
 
@@ -15,6 +15,8 @@ from db.types import ShortText, SmartJSON, UtcDateTime, UUIDType, utc_now, uuid7
 
 INCLUDE_DELETED = "include_deleted"
 """Execution option of a select that wants soft-deleted rows, too: ``execution_options(include_deleted=True)``."""
+
+SelectT = TypeVar("SelectT", bound=Executable)
 
 _actor: ContextVar[str | None] = ContextVar("holdfast_actor", default=None)
 
@@ -126,6 +128,11 @@ class MetadataMixin:
 
 _WITHOUT_DELETED = with_loader_criteria(SoftDeleteMixin, lambda model: not_(model.is_deleted), include_aliases=True)
 _LEFT_OUT = "holdfast_deleted_left_out"
+
+
+def without_deleted(statement: SelectT) -> SelectT:
+    """Return the select with the criterion that every session would add: for one that is built once and run often."""
+    return statement.options(_WITHOUT_DELETED).execution_options(**{_LEFT_OUT: True})
 
 
 @event.listens_for(Session, "do_orm_execute")
