@@ -15,6 +15,7 @@ from db.errors import first_line
 from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
 from worker import redis_server
+from worker.collector import spare_what_is_loaded
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
@@ -70,7 +71,8 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
         worker.functions_see_aborts = True
         runtime.worker = worker
-        if stop_watch is not None:
+        if stop_watch is not None:  # the process is the worker's own
+            runtime.on_started = spare_what_is_loaded
             stop_watch.listen(runtime.begin_draining, partial(_what_runs, worker, asyncio.get_running_loop()))
         main = asyncio.create_task(worker.async_run())
         watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None

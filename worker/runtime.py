@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -57,6 +57,8 @@ class Runtime:
         """Whether the worker was told to stop."""
         self.started = asyncio.Event()
         """Set when the startup hook is through."""
+        self.on_started: Callable[[], None] = lambda: None
+        """Called just before."""
         self.is_held = False
         """Whether the ledger was made on another server, so that nothing of it may run here."""
         self.controls = Controls()
@@ -124,6 +126,7 @@ class Runtime:
         await self.look_whether_held()
         await self.heartbeat.start()
         await self.upkeep.start()
+        self.on_started()
         self.started.set()
         self.heartbeat.beat_now()
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
