@@ -1,7 +1,7 @@
 """From the ledger into Redis: runs that were enqueued in the database, put back, or forgotten by Redis."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,9 @@ from worker.ends import tell_end
 from worker.ledger import AlreadyOver, end_cancelled, end_duplicate
 
 PAGE_RUNS = 1000
-CALL_RUNS = 200
-"""How many go to Redis in one call, which does nothing else meanwhile."""
+CALL_RUNS = 250
+CALL_BYTES = 8 * 1024 * 1024
+"""How many runs, and bytes if they are more than one, go to Redis in one call, which does nothing else meanwhile."""
 HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
 LOOK_BACK = timedelta(seconds=30)
@@ -26,22 +27,32 @@ LOOK_BACK = timedelta(seconds=30)
 later is found by the sweep."""
 
 PUT_LUA = """
+local queue, leases, anew = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-for at = 1, #ARGV, 4 do
-  local payload, due, id = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  redis.call('SET', KEYS[at + 2], payload)
-  if ARGV[at + 3] == '1' and tonumber(redis.call('ZSCORE', KEYS[2], id) or 0) <= now then
-    redis.call('DEL', KEYS[at + 3], KEYS[at + 4], KEYS[at + 5])
-    redis.call('ZADD', KEYS[1], due, id)
+local payloads, entries, n = {}, {}, 0
+for at = 2, #ARGV, 3 do
+  local id, due = ARGV[at], ARGV[at + 1]
+  payloads[#payloads + 1] = 'arq:job:' .. id
+  payloads[#payloads + 1] = ARGV[at + 2]
+  n = n + 1
+  if n <= anew and tonumber(redis.call('ZSCORE', leases, id) or 0) <= now then
+    redis.call('DEL', 'arq:in-progress:' .. id, 'arq:retry:' .. id, 'arq:result:' .. id)
+    redis.call('ZADD', queue, due, id)
   else
-    redis.call('ZADD', KEYS[1], 'NX', due, id)
+    entries[#entries + 1] = due
+    entries[#entries + 1] = id
   end
 end
+redis.call('MSET', unpack(payloads))
+if #entries > 0 then redis.call('ZADD', queue, 'NX', unpack(entries)) end
 """
-"""KEYS: queue, leases, then of each run job, in-progress, retry, result. ARGV of each run: payload, due (Unix ms), job
-id, 1 to take away what an earlier start left: a dead worker's claim, or the result of a run that is replayed. A claim
-whose lease is not over is left alone: a living worker may have been quicker, and a dead one's will be over soon."""
+"""KEYS: queue, leases. ARGV: how many of the runs (the first) are begun anew, then of each run: job id, due (Unix ms),
+payload. Of those that are begun anew it takes away what an earlier start left: a dead worker's claim, or the result of
+a run that is replayed. A claim whose lease is not over is left alone: a living worker may have been quicker, and a dead
+one's will be over soon."""
+BEGUN_ANEW = frozenset({"crashed", "replayed"})
+"""The reasons of such runs."""
 
 
 async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID = FIRST_ID) -> int:
@@ -56,22 +67,33 @@ async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID = FIRST_ID) 
         How many were put. A crash before they are marked puts them there once more, which changes nothing.
     """
     count, marking = 0, None
+    page = asyncio.create_task(_page(wanted, after))
     try:
-        while True:
-            async with get_reader() as reader:
-                runs = await due_runs.undispatched_runs(reader, wanted, after=after, most=PAGE_RUNS)
-            if runs:
-                after = runs[-1].id
-                run_ids = await _put(redis, runs)
-                if marking is not None:
-                    await marking
-                marking = asyncio.create_task(_mark(run_ids))  # while the next page is read and put
-                count += len(run_ids)
+        while runs := await page:
+            if len(runs) == PAGE_RUNS:
+                page = asyncio.create_task(_page(wanted, runs[-1].id))  # while this one is put
+            run_ids = await _put(redis, runs)
+            count += len(run_ids)
+            if marking is not None:
+                await marking
+            marking = asyncio.create_task(_mark(run_ids))  # while the next one is put
             if len(runs) < PAGE_RUNS:
-                return count
+                break
     finally:
-        if marking is not None:
-            await marking
+        await _settle(page, marking)
+    return count
+
+
+async def _page(wanted: Dispatchable, after: UUID) -> Sequence[RunRow]:
+    async with get_reader() as reader:
+        return await due_runs.undispatched_runs(reader, wanted, after=after, most=PAGE_RUNS)
+
+
+async def _settle(page: asyncio.Task[Sequence[RunRow]], marking: asyncio.Task[None] | None) -> None:
+    page.cancel()  # unless it is through
+    await asyncio.gather(page, return_exceptions=True)
+    if marking is not None:
+        await marking
 
 
 async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID]) -> int:
@@ -90,19 +112,26 @@ async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID
 
 async def _put(redis: Any, runs: Sequence[RunRow]) -> list[UUID]:
     """Put waiting runs of one queue into Redis; returns which: some may end here, cancelled or as duplicates."""
-    runs = [run for run in runs if await _may_start(redis, run)]
     script = redis.register_script(PUT_LUA)
-    for start in range(0, len(runs), CALL_RUNS):
-        keys: list[str] = [runs[0].queue, f"{runs[0].queue}:leases"]
-        arguments: list[Any] = []
-        for run in runs[start : start + CALL_RUNS]:
-            job_id = run.job_id
-            keys += (wire.JOB_KEY + job_id, wire.IN_PROGRESS_KEY + job_id)
-            keys += (wire.RETRY_KEY + job_id, wire.RESULT_KEY + job_id)
-            anew = 1 if run.reason in {"crashed", "replayed"} else 0
-            arguments += (_payload(run), _milliseconds(run.due_at), job_id, anew)
-        await script(keys=keys, args=arguments)
+    runs = [run for run in runs if _is_ordinary(run) or await _may_start(redis, run)]
+    for call in _calls(runs):
+        anew = [run for run in call if run.reason in BEGUN_ANEW]
+        arguments: list[Any] = [len(anew)]
+        for run in (*anew, *(run for run in call if run.reason not in BEGUN_ANEW)) if anew else call:
+            arguments += (run.job_id, _milliseconds(run.due_at), _payload(run))
+        await script(keys=[call[0].queue, f"{call[0].queue}:leases"], args=arguments)
     return [run.id for run in runs]
+
+
+def _calls(runs: Sequence[RunRow]) -> Iterator[Sequence[RunRow]]:
+    start, size = 0, 0
+    for at, run in enumerate(runs):
+        size += len(run.request)
+        if at > start and (at - start >= CALL_RUNS or size > CALL_BYTES):
+            yield runs[start:at]
+            start, size = at, len(run.request)
+    if runs:
+        yield runs[start:]
 
 
 async def _mark(run_ids: Sequence[UUID]) -> None:
@@ -111,10 +140,12 @@ async def _mark(run_ids: Sequence[UUID]) -> None:
             await due_runs.mark_dispatched(session, run_ids)
 
 
+def _is_ordinary(run: RunRow) -> bool:
+    return run.cancel_requested_at is None and run.unique_key is None
+
+
 async def _may_start(redis: Any, run: RunRow) -> bool:
     """Whether a run goes on; a cancelled one and a duplicate end here, and their producer is told."""
-    if run.cancel_requested_at is None and run.unique_key is None:
-        return True
 
     async def transaction() -> tuple[RunRow, AlreadyOver] | None:
         async with get_async_session() as session:
