@@ -58,9 +58,10 @@ class DatabaseManager:
         self.engine = create_engine(settings)
         single: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
         self._turns = turns_of(str(self.engine.url.database)) if self.writers_take_turns else None
+        self._single_engine = self.engine.execution_options(**single)
         self._reading_engine = self.engine.execution_options(**{**single, READ_ONLY: True})
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._single_sessions = async_sessionmaker(self.engine.execution_options(**single), expire_on_commit=False)
+        self._single_sessions = async_sessionmaker(self._single_engine, expire_on_commit=False)
         self._reading_sessions = async_sessionmaker(self._reading_engine, expire_on_commit=False)
 
     @property
@@ -95,6 +96,23 @@ class DatabaseManager:
     async def reader(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection for reading: as ``session(read_only=True)``, at half its cost, for what is done often."""
         async with self._reading_engine.connect() as connection:
+            yield connection
+
+    @property
+    def statements_stand_alone(self) -> bool:
+        """Whether ``single`` can be had (PostgreSQL)."""
+        return self.engine.dialect.name == "postgresql"
+
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection on which each statement is a transaction of its own, committed when it has answered.
+
+        Raises:
+            NotImplementedError: not on this engine, which ``statements_stand_alone`` tells.
+        """
+        if not self.statements_stand_alone:
+            raise NotImplementedError(f"{self.engine.dialect.name}: no transactions of one statement; open a session")
+        async with self._single_engine.connect() as connection:
             yield connection
 
     async def connect(self, *, patience_s: float = 0.0) -> None:
@@ -202,6 +220,27 @@ async def get_reader() -> AsyncIterator[AsyncConnection]:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
     """
     async with _open_manager().reader() as connection:
+        yield connection
+
+
+def statements_stand_alone() -> bool:
+    """Whether ``get_single`` can be had, as ``DatabaseManager.statements_stand_alone``.
+
+    Raises:
+        DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
+    """
+    return _open_manager().statements_stand_alone
+
+
+@asynccontextmanager
+async def get_single() -> AsyncIterator[AsyncConnection]:
+    """Open a connection for single statements on the process's pool, as ``DatabaseManager.single``.
+
+    Raises:
+        DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
+        NotImplementedError: not on this engine.
+    """
+    async with _open_manager().single() as connection:
         yield connection
 
 

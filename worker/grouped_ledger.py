@@ -7,10 +7,10 @@ goes the way of one run, in ``worker.ledger``, so that it holds up none of the o
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError, StatementError
+from sqlalchemy.exc import StatementError
 
 from db.errors import is_transient
 from db.repositories import run_groups
@@ -73,10 +73,7 @@ class GroupedLedger:
         done: dict[int, Admission] = {}
         if len(borns) > 1:
             with _each_for_itself():
-                done = await self._admit_waiting(borns)
-            fresh = _surely_new({at: born for at, born in enumerate(borns) if at not in done})
-            with suppress(SQLAlchemyError, OSError):  # what was admitted stays so, and each of the others hears why not
-                done |= await self._admit_new(fresh) if fresh else {}
+                done = await self._admit_ordinary(borns)
         self._active.update(one.run_id for one in done.values())
         return [
             done[at] if at in done else asyncio.create_task(self._admit_singly(born)) for at, born in enumerate(borns)
@@ -88,18 +85,10 @@ class GroupedLedger:
             self._active.add(admission.run_id)
         return admission
 
-    async def _admit_waiting(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
-        worker_id = self._vitals.worker_id
-        async with run_groups.group_session(worker_name(worker_id, "admits")) as session:
-            rows = await run_groups.admit_waiting(session, borns, worker_id, suspect_after=SUSPECT_AFTER)
+    async def _admit_ordinary(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
+        worker_id, name = self._vitals.worker_id, worker_name(self._vitals.worker_id, "admits")
+        rows = await run_groups.admit(borns, _new_ids(borns), worker_id, suspect_after=SUSPECT_AFTER, name=name)
         return {at: Admitted(run_id, fence, attempts + 1) for at, (run_id, fence, attempts) in rows.items()}
-
-    async def _admit_new(self, borns: Mapping[int, BornRun]) -> dict[int, Admission]:
-        worker_id, places = self._vitals.worker_id, _with_ids(borns)
-        rows = {run_id: borns[at] for run_id, at in places.items()}
-        async with run_groups.group_session(worker_name(worker_id, "admits")) as session:
-            entered = await run_groups.enter(session, rows, worker_id)
-        return {places[run_id]: Admitted(run_id, 1, 1) for run_id in entered}
 
     async def _finish_many(self, endings: Sequence[Ending]) -> Sequence[Outcome | asyncio.Future[Outcome]]:
         done: dict[Admitted, Outcome] = {}
@@ -131,16 +120,15 @@ def _each_for_itself() -> Iterator[None]:
             raise
 
 
-def _surely_new(borns: Mapping[int, BornRun]) -> dict[int, BornRun]:
-    times = Counter(born.identity for born in borns.values())
+def _new_ids(borns: Sequence[BornRun]) -> dict[int, UUID]:
+    """Return the id that each gets which is surely new unless the ledger has it, by its place.
+
+    In the order of their ids: two workers that enter the same runs wait for each other, but never both.
+    """
+    times = Counter(born.identity for born in borns)
+    taken: set[UUID] = set()
     return {
-        at: born
-        for at, born in borns.items()
+        at: free_id(born, taken)
+        for at, born in sorted(enumerate(borns), key=lambda one: one[1].job_id)
         if born.unique_key is None and times[born.identity] == 1 and not may_be_in_history(born)
     }
-
-
-def _with_ids(borns: Mapping[int, BornRun]) -> dict[UUID, int]:
-    taken: set[UUID] = set()
-    # In the order of their ids: two workers that enter the same runs wait for each other, but never both.
-    return {free_id(borns[at], taken): at for at in sorted(borns, key=lambda at: borns[at].job_id)}

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, insert, select, union_all, update
+from sqlalchemy import Row, Select, func, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
@@ -212,6 +212,8 @@ async def set_running(session: AsyncSession, run: RunRow, worker_id: str) -> int
             worker_id=worker_id,
             started_at=utc_now(),
             error=None,
+            # It may be admitted before the one who put it into Redis has noted that.
+            dispatched_at=func.coalesce(job_runs.c.dispatched_at, utc_now()),
         )
     )
     return fence

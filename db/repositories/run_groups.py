@@ -5,15 +5,16 @@ unique key, a cancellation. ``run_groups_postgresql`` does the same in one state
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, bindparam, insert, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row, Select, Table, bindparam, func, insert, literal, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_single, statements_stand_alone
 from db.models import JobAttempt
 from db.repositories import run_groups_postgresql
 from db.repositories.arrays import among
@@ -23,25 +24,26 @@ from db.types import utc_now
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
 
+GroupSession = AsyncSession | AsyncConnection
+"""What a group is moved with: on PostgreSQL a connection, on which each statement is a transaction of its own."""
 Identity = tuple[str, str, datetime]
 _DECIDING = ("id", "queue", "job_id", "enqueued_at", "fence", "attempts")
 _TABLE: Any = JobAttempt.__table__
 
 
 @asynccontextmanager
-async def group_session(name: str | None = None) -> AsyncIterator[AsyncSession]:
-    """Open a session for one group.
+async def group_session(name: str | None = None) -> AsyncIterator[GroupSession]:
+    """Open what the statements on one group are executed with.
 
-    On PostgreSQL each statement is a transaction of its own, so that a frozen worker holds no locks; elsewhere it is
-    one transaction, which is shown to others under ``name`` (``db.run_sessions``) where there is one.
+    On PostgreSQL each of them is a transaction of its own, so that a frozen worker holds no locks; elsewhere it is one
+    transaction, which is shown to others under ``name`` (``db.run_sessions``) where there is one.
     """
-    async with get_async_session() as session:
-        if _is_postgresql(session):
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            yield session
-            return
-        async with nullcontext() if name is None else named_session(session, name):
-            yield session
+    if statements_stand_alone():
+        async with get_single() as connection:
+            yield connection
+        return
+    async with get_async_session() as session, nullcontext() if name is None else named_session(session, name):
+        yield session
 
 
 async def find_known(
@@ -52,22 +54,42 @@ async def find_known(
     return {(run.queue, run.job_id, run.enqueued_at): run for run in rows}
 
 
-async def admit_waiting(
-    session: AsyncSession, borns: Sequence[BornRun], worker_id: str, *, suspect_after: int
+async def admit(
+    borns: Sequence[BornRun],
+    new_ids: Mapping[int, UUID],
+    worker_id: str,
+    *,
+    suspect_after: int,
+    name: str,
 ) -> Mapping[int, tuple[UUID, int, int]]:
-    """Admit a worker to those of these runs that wait in the ledger, are ordinary and locked by nobody.
+    """Admit a worker to those of these runs that wait in the ledger, are ordinary and locked by nobody, or are new.
 
     Args:
-        session: of ``group_session``.
         borns: the runs as Redis tells them.
+        new_ids: of those that may be entered, by their place in ``borns``: the id that each gets.
         worker_id: the worker.
         suspect_after: how many crashes make a run out of the ordinary.
+        name: as ``group_session``.
 
     Returns:
         Id, new fence and charged attempts, by the place in ``borns``.
     """
-    if _is_postgresql(session):
-        return await run_groups_postgresql.admit_waiting(session, borns, worker_id, suspect_after=suspect_after)
+    async with group_session(name) as session:
+        if isinstance(session, AsyncConnection):
+            return await run_groups_postgresql.admit(session, borns, new_ids, worker_id, suspect_after=suspect_after)
+        admitted = await _admit_waiting(session, borns, worker_id, suspect_after=suspect_after)
+    fresh = {run_id: at for at, run_id in new_ids.items() if at not in admitted}
+    if fresh:
+        with suppress(SQLAlchemyError, OSError):  # what was admitted stays so
+            async with group_session(name) as session:
+                entered = await enter(session, {run_id: borns[at] for run_id, at in fresh.items()}, worker_id)
+            admitted.update({fresh[run_id]: (run_id, 1, 0) for run_id in entered})
+    return admitted
+
+
+async def _admit_waiting(
+    session: AsyncSession, borns: Sequence[BornRun], worker_id: str, *, suspect_after: int
+) -> dict[int, tuple[UUID, int, int]]:
     ordinary = _of_borns(session, borns, job_runs).where(
         job_runs.c.state == RunState.WAITING.value,
         job_runs.c.unique_key.is_(None),
@@ -82,7 +104,7 @@ async def admit_waiting(
     return {places[run.queue, run.job_id, run.enqueued_at]: (run.id, run.fence + 1, run.attempts) for run in rows}
 
 
-async def enter(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id: str | None) -> Collection[UUID]:
+async def enter(session: GroupSession, borns: Mapping[UUID, BornRun], worker_id: str | None) -> Collection[UUID]:
     """Enter those of these runs that the ledger does not have.
 
     Args:
@@ -97,7 +119,7 @@ async def enter(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id:
         sqlalchemy.exc.IntegrityError: another worker has entered one at this moment, or an id is taken; not on
             PostgreSQL, which leaves that one out.
     """
-    if _is_postgresql(session):
+    if isinstance(session, AsyncConnection):
         return await run_groups_postgresql.enter(session, borns, worker_id)
     known = await find_known(session, list(borns.values()))
     rows = {run_id: born for run_id, born in borns.items() if born.identity not in known}
@@ -111,7 +133,7 @@ async def enter(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id:
 
 
 async def end_succeeded(
-    session: AsyncSession, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
+    session: GroupSession, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
 ) -> Collection[tuple[UUID, int]]:
     """End those of these runs whose fence holds and that nobody else has locked, with their reports and attempts.
 
@@ -122,7 +144,7 @@ async def end_succeeded(
     Returns:
         Id and fence of those that ended.
     """
-    if _is_postgresql(session):
+    if isinstance(session, AsyncConnection):
         return await run_groups_postgresql.end_succeeded(session, reports)
     query = select(job_runs.c.id, job_runs.c.fence).where(
         job_runs.c.id.in_([run_id for run_id, _ in reports]), job_runs.c.state == RunState.RUNNING.value
@@ -146,6 +168,7 @@ async def _set_running(session: AsyncSession, run_ids: Collection[UUID], worker_
             fence=job_runs.c.fence + 1,
             worker_id=worker_id,
             started_at=utc_now(),
+            dispatched_at=func.coalesce(job_runs.c.dispatched_at, utc_now()),
         )
     )
 
@@ -183,7 +206,3 @@ def _of_borns(session: AsyncSession, borns: Sequence[BornRun], table: Table) -> 
     queues, job_ids = {born.queue for born in borns}, {born.job_id for born in borns}
     wanted = among(session, table.c.job_id, job_ids)
     return select(*(table.c[name] for name in _DECIDING)).where(table.c.queue.in_(queues), wanted)
-
-
-def _is_postgresql(session: AsyncSession) -> bool:
-    return session.get_bind().dialect.name == "postgresql"

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Integer, Text, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.repositories.job_run import BornRun
 from holdfast.states import RunState
@@ -23,23 +23,51 @@ _IDENTITIES = (
     bindparam("enqueued", type_=_INSTANTS),
 )
 
-_ADMIT_WAITING = text(
+# A row that the ledger has is never tried to be entered: where another transaction is changing it, that would wait.
+_ADMIT = text(
     """
-WITH free AS (
+WITH born AS MATERIALIZED (
+  SELECT * FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :enqueued, :due) WITH ORDINALITY
+         AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
+), free AS (
   SELECT job_runs.id, born.place
-  FROM unnest(:job_ids, :queues, :enqueued) WITH ORDINALITY AS born (job_id, queue, enqueued_at, place)
-  JOIN job_runs USING (job_id, queue, enqueued_at)
+  FROM born JOIN job_runs USING (job_id, queue, enqueued_at)
   WHERE state = 'waiting' AND unique_key IS NULL AND cancel_requested_at IS NULL AND crashes < :suspect_after
   ORDER BY job_runs.id
   FOR UPDATE OF job_runs SKIP LOCKED
+), admitted AS (
+  UPDATE job_runs
+  SET state = 'running', reason = NULL, error = NULL, fence = fence + 1, worker_id = :worker_id,
+      started_at = CURRENT_TIMESTAMP, dispatched_at = coalesce(dispatched_at, CURRENT_TIMESTAMP)
+  FROM free WHERE job_runs.id = free.id
+  RETURNING free.place, job_runs.id, job_runs.fence, job_runs.attempts
+), entered AS (
+  INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at, dispatched_at, fence, worker_id,
+                        started_at)
+  SELECT new_id, kind, queue, job_id, request::jsonb, 'running', enqueued_at, due_at, CURRENT_TIMESTAMP, 1, :worker_id,
+         CURRENT_TIMESTAMP
+  FROM born
+  WHERE new_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM job_runs AS known
+    WHERE (known.job_id, known.queue, known.enqueued_at) = (born.job_id, born.queue, born.enqueued_at)
+  )
+  ORDER BY job_id
+  ON CONFLICT DO NOTHING
+  RETURNING id
 )
-UPDATE job_runs
-SET state = 'running', reason = NULL, error = NULL, fence = fence + 1, worker_id = :worker_id,
-    started_at = CURRENT_TIMESTAMP
-FROM free WHERE job_runs.id = free.id
-RETURNING free.place, job_runs.id, job_runs.fence, job_runs.attempts
+SELECT place, id, fence, attempts FROM admitted
+UNION ALL
+SELECT NULL, id, 1, 0 FROM entered
 """
-).bindparams(*_IDENTITIES)
+).bindparams(
+    bindparam("ids", type_=ARRAY(Uuid())),
+    bindparam("kinds", type_=_TEXTS),
+    bindparam("requests", type_=_TEXTS),
+    bindparam("due", type_=_INSTANTS),
+    bindparam("worker_id", type_=Text()),
+    bindparam("suspect_after", type_=Integer()),
+    *_IDENTITIES,
+)
 
 _ENTER = text(
     """
@@ -90,34 +118,45 @@ RETURNING run_id, fence
 )
 
 
-async def admit_waiting(
-    session: AsyncSession, borns: Sequence[BornRun], worker_id: str, *, suspect_after: int
+async def admit(
+    connection: AsyncConnection,
+    borns: Sequence[BornRun],
+    new_ids: Mapping[int, UUID],
+    worker_id: str,
+    *,
+    suspect_after: int,
 ) -> Mapping[int, tuple[UUID, int, int]]:
-    """As ``run_groups.admit_waiting``."""
-    values = {**_identities(borns), "worker_id": worker_id, "suspect_after": suspect_after}
-    rows = (await session.execute(_ADMIT_WAITING, values)).all()
-    return {place - 1: (run_id, fence, attempts) for place, run_id, fence, attempts in rows}
+    """As ``run_groups.admit``."""
+    values = {
+        **_columns(borns),
+        "ids": [new_ids.get(at) for at in range(len(borns))],
+        "worker_id": worker_id,
+        "suspect_after": suspect_after,
+    }
+    places = {run_id: at for at, run_id in new_ids.items()}
+    rows = (await connection.execute(_ADMIT, values)).all()
+    return {
+        places[run_id] if place is None else place - 1: (run_id, fence, attempts)
+        for place, run_id, fence, attempts in rows
+    }
 
 
-async def enter(session: AsyncSession, borns: Mapping[UUID, BornRun], worker_id: str | None) -> set[UUID]:
+async def enter(connection: AsyncConnection, borns: Mapping[UUID, BornRun], worker_id: str | None) -> set[UUID]:
     """As ``run_groups.enter``."""
     members = list(borns.values())
     values = {
-        **_identities(members),
+        **_columns(members),
         "ids": list(borns),
-        "kinds": [born.kind for born in members],
-        "requests": [json.dumps(born.request) for born in members],
         "unique_keys": [born.unique_key for born in members],
-        "due": [born.due_at or born.enqueued_at for born in members],
         "state": RunState.WAITING.value if worker_id is None else RunState.RUNNING.value,
         "fence": 0 if worker_id is None else 1,
         "worker_id": worker_id,
     }
-    return set((await session.execute(_ENTER, values)).scalars())
+    return set((await connection.execute(_ENTER, values)).scalars())
 
 
 async def end_succeeded(
-    session: AsyncSession, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
+    connection: AsyncConnection, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
 ) -> set[tuple[UUID, int]]:
     """As ``run_groups.end_succeeded``."""
     values = {
@@ -125,11 +164,14 @@ async def end_succeeded(
         "fences": [fence for _, fence in reports],
         "reports": [None if report is None else json.dumps(report) for report in reports.values()],
     }
-    return {(run_id, fence) for run_id, fence in await session.execute(_END_SUCCEEDED, values)}
+    return {(run_id, fence) for run_id, fence in await connection.execute(_END_SUCCEEDED, values)}
 
 
-def _identities(borns: Sequence[BornRun]) -> dict[str, Any]:
+def _columns(borns: Sequence[BornRun]) -> dict[str, Any]:
     return {
+        "kinds": [born.kind for born in borns],
+        "requests": [json.dumps(born.request) for born in borns],
+        "due": [born.due_at or born.enqueued_at for born in borns],
         "job_ids": [born.job_id for born in borns],
         "queues": [born.queue for born in borns],
         "enqueued": [born.enqueued_at for born in borns],

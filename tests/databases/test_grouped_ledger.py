@@ -72,13 +72,16 @@ async def test_a_hundred_of_all_sorts_at_once() -> None:
     assert row.started_at is not None
 
 
-async def test_a_row_that_somebody_has_locked_waits_alone(manager: DatabaseManager) -> None:
+@pytest.mark.parametrize("is_changed", [False, True], ids=["locked", "changed, too"])
+async def test_a_row_that_somebody_has_locked_waits_alone(manager: DatabaseManager, is_changed: bool) -> None:
     borns = [await waiting_run() for _ in range(100)]
     worker = grouped()
     if manager.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer, whoever it is")
     async with get_async_session() as session:
         await job_run.get_run(session, UUID(borns[50].job_id), lock=True)
+        if is_changed:
+            await job_run.set_reason(session, UUID(borns[50].job_id), "retry")
         answers = [asyncio.ensure_future(worker.admit(one)) for one in borns]
         others = [*answers[:50], *answers[51:]]
         async with asyncio.timeout(20):
