@@ -55,7 +55,7 @@ class Judge:
         yield from _told(picture)
         keys = [seen.key for seen in picture.runs.values() if seen.key is not None and seen.state is RunState.RUNNING]
         yield from (f"two runs with the key {key!r} are running" for key in keys if keys.count(key) > 1)
-        for ended in picture.attempts[len(self._before.attempts) :]:
+        for ended in set(picture.attempts) - set(self._before.attempts):
             if ended.outcome == "crashed" and ended.worker in heard:
                 yield f"run {ended.run}: worker {ended.worker} counts as dead and was just heard of"
             if ended.outcome == "interrupted" and ended.worker in sure:

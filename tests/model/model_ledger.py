@@ -103,14 +103,14 @@ class ModelLedger:
         row = self.rows[run]
         row.cursor, row.crashes = max(row.cursor, step), 0
 
-    def finish(self, worker: int, run: int, fence: int, outcome: str) -> RunState | None:
+    def finish(self, run: int, fence: int, outcome: str) -> RunState | None:
         """Ends an attempt; returns the run's end, None when it has none."""
         row = self.rows[run]
         if not self.holds(run, fence) and self._flaw != "no fence at the end":
             return row.state if row.state.is_over else None
         if outcome == "lost":
             return None
-        self.attempts.append(Ended(run, fence, worker, outcome))
+        self.attempts.append(Ended(run, row.fence, row.worker, outcome))
         state = RunState.WAITING if outcome == "interrupted" else RunState(outcome)
         self._enter(run, state)
         return state if state.is_over else None
@@ -177,7 +177,7 @@ class ModelLedger:
         """Lets a running run wait: its worker is dead, or has never heard of its admission."""
         row = self.rows[run]
         if row.worker == by:
-            self.attempts.append(Ended(run, row.fence, by, "unheard"))
+            self.attempts.append(Ended(run, row.fence, by, "interrupted"))
             self._enter(run, RunState.WAITING)
             return
         outcome = "retry" if self._flaw == "a crash is charged" else "crashed"

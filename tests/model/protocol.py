@@ -4,7 +4,7 @@ What a worker has begun is a generator: it yields wherever the worker may be sto
 two yields is one transaction of the ledger, or one script in Redis.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, field
 
 from holdfast.states import RunState
@@ -148,6 +148,10 @@ class Protocol:
         told = {run: state is RunState.SUCCEEDED for run, state in self.redis.keys.results.items()}
         return Picture(runs, tuple(self.ledger.attempts), told, self.redis.left(), tuple(self.ledger.wrong))
 
+    def history(self, promised: Collection[int]) -> list[str]:
+        del promised
+        return []
+
     def close(self) -> None:
         self.workers.clear()
 
@@ -168,10 +172,10 @@ class Protocol:
         if outcome == "succeeded" and self.flaw == "told before the commit":
             self.redis.tell(its.number, run, RunState.SUCCEEDED, self._steps[run - 1])
         lost = yield
-        end = self.ledger.finish(its.number, run, admission, outcome)
+        end = self.ledger.finish(run, admission, outcome)
         if lost:  # then it is asked again, and the fence does not hold any more
             yield
-            end = self.ledger.finish(its.number, run, admission, outcome)
+            end = self.ledger.finish(run, admission, outcome)
         return end
 
     def _walk(self, its: Worker, run: int, fence: int) -> Generator[None, bool, str]:

@@ -4,7 +4,7 @@ Each method is one step that nobody sees half done: a transaction, or a script i
 may happen, and the rules see to it that it does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -131,6 +131,9 @@ class World(Protocol):
 
     def picture(self) -> Picture:
         """Returns what is there now."""
+
+    def history(self, promised: Collection[int]) -> list[str]:
+        """Returns what the history checker finds when all is over, where there is more of it than the picture."""
 
     def close(self) -> None:
         """Ends it."""
