@@ -63,8 +63,15 @@ NAMING_CONVENTION = {
 """How every constraint and index is named, so that migrations and error messages can rely on it."""
 
 
+EARLIEST_YEAR = 1000
+"""Of MySQL's DATETIME; the other engines hold earlier ones, but the same program shall do the same on all."""
+_OUT_OF_RANGE = f"is not of the years {EARLIEST_YEAR} to 9999 (UTC), which is what MySQL holds: store it as text"
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An instant, exact to the microsecond: takes aware datetimes only and gives aware UTC back.
+
+    The years 1000 to 9999 are taken; any other is refused on every engine, because MySQL cannot hold it.
 
     SQLAlchemy's ``DateTime(timezone=True)`` stores the wrong instant on MariaDB and SQLite, which have no such type.
     """
@@ -84,13 +91,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Convert to UTC.
 
         Raises:
-            ValueError: the datetime is naive.
+            ValueError: the datetime is naive, or not of the years 1000 to 9999.
         """
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError(f"{value.isoformat()} has no time zone: pass an aware datetime, such as datetime.now(UTC)")
-        in_utc = value.astimezone(UTC)
+        try:
+            in_utc = value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{value.isoformat()} {_OUT_OF_RANGE}") from None
+        if in_utc.year < EARLIEST_YEAR:
+            raise ValueError(f"{value.isoformat()} {_OUT_OF_RANGE}")
         return in_utc if dialect.name == "postgresql" else in_utc.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

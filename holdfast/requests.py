@@ -84,6 +84,9 @@ class ImportTasks(JobRequest[ImportReport]):
     """Make the users that a column names and the database lacks; otherwise their rows are rejected."""
     on_conflict: Literal["skip", "update", "fail"] = "skip"
     """What to do with a row whose ``external_key`` is taken."""
+    restore_deleted: bool = False
+    """Bring a deleted task back whose ``external_key`` a row has, and count it as updated; otherwise it stays deleted
+    and the row is skipped. Its fields change with ``on_conflict="update"`` only."""
     format: Literal["csv", "ndjson"] | None = None
     encoding: str | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None

@@ -94,11 +94,10 @@ class BatchLoader:
             return
         if known is None:
             plan.inserts.append(self._new_task(row, owner))
+        elif known.is_deleted and self._request.restore_deleted:
+            plan.updates.append({"task_id": known.id, **self._changes(row, owner, known)})
         elif self._request.on_conflict == "fail":
-            raise JobFailed(
-                "duplicate_key",
-                f"line {row.line}: external_key {key!r} is taken already; import with --on-conflict skip or update",
-            )
+            raise JobFailed("duplicate_key", f"line {row.line}: external_key {key!r} {_taken(known)}")
         elif self._request.on_conflict == "skip" or known.is_deleted:
             plan.skipped += 1
             return
@@ -131,6 +130,16 @@ class BatchLoader:
         }
 
     def _changes(self, row: Row, owner: UUID, known: ResultRow[Any]) -> dict[str, Any]:
+        wanted: dict[str, Any] = {}
+        if self._request.on_conflict == "update":
+            wanted = self._wanted(row, owner, known)
+        if self._request.restore_deleted:
+            wanted |= {"is_deleted": False, "deleted_at": None}
+        if all(getattr(known, name) == value for name, value in wanted.items()):
+            return {}
+        return {**wanted, "import_run_id": self._run_id, "updated_at": now(), "updated_by": self._request.user}
+
+    def _wanted(self, row: Row, owner: UUID, known: ResultRow[Any]) -> dict[str, Any]:
         task = row.task
         # What this record lacks keeps its value, so that all updates of a batch name the same columns.
         wanted = {
@@ -142,9 +151,7 @@ class BatchLoader:
             wanted["user_id"] = known.user_id if task.user is None else owner
         if any(name.startswith(METADATA_PREFIX) for name in self._given):
             wanted["metadata_json"] = (known.metadata_json or {}) | (task.metadata or {})
-        if all(getattr(known, name) == value for name, value in wanted.items()):
-            return {}
-        return {**wanted, "import_run_id": self._run_id, "updated_at": now(), "updated_by": self._request.user}
+        return wanted
 
     async def _owners(self, session: AsyncSession, rows: Sequence[Row]) -> dict[str, UUID]:
         """Return the id of every user that the rows name, made where the request allows."""
@@ -167,7 +174,7 @@ class BatchLoader:
         columns = (
             list(TASKS.c)
             if self._request.on_conflict == "update"
-            else [TASKS.c.external_key, TASKS.c.import_run_id, TASKS.c.is_deleted]
+            else [TASKS.c[name] for name in ("id", "external_key", "import_run_id", "is_deleted", "deleted_at")]
         )
         found = await session.execute(select(*columns).where(TASKS.c.external_key.in_(keys)))
         return {row.external_key: row for row in found}
@@ -186,6 +193,12 @@ class BatchLoader:
             await session.execute(seen.values(import_run_id=self._run_id, **kept))
         if plan.rejects:
             await session.execute(insert(ImportReject), [reject_row(self._run_id, one) for one in plan.rejects])
+
+
+def _taken(known: ResultRow[Any]) -> str:
+    if known.is_deleted:
+        return "is taken by a deleted task; import with --restore-deleted, or with --on-conflict skip"
+    return "is taken already; import with --on-conflict skip or update"
 
 
 def reject_row(run_id: UUID, reject: Reject) -> dict[str, Any]:

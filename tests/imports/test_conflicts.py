@@ -130,6 +130,39 @@ def test_a_deleted_task_stays_deleted(tables: Tables, tmp_path: Path, rule: str)
     assert tables.titles() == ["gone"]
 
 
+@pytest.mark.parametrize(("rule", "title", "others"), [("skip", "one", "skipped"), ("update", "new", "unchanged")])
+def test_deleted_tasks_are_restored_where_asked_for(
+    tables: Tables, tmp_path: Path, rule: str, title: str, others: str
+) -> None:
+    path = write(tmp_path, "external_key,title\nA,one\nB,two\nC,three\n")
+    load(path)
+    tables.change(update(Task).where(Task.external_key != "B").values(is_deleted=True, deleted_at=datetime.now(UTC)))
+    path.write_text("external_key,title\nA,new\nB,two\nD,four\n")
+    ended = load(path, "--on-conflict", rule, "--restore-deleted", "--user", "ada")
+    assert counts(ended) == {"rows_read": 3, "inserted": 1, "updated": 1, others: 1}
+    tasks = tables.by_key()
+    assert {key: (tasks[key].is_deleted, tasks[key].deleted_at is None) for key in "ABC"} == {
+        "A": (False, True),
+        "B": (False, True),
+        "C": (True, False),
+    }
+    assert (tasks["A"].title, tasks["A"].updated_by) == (title, "ada")
+    again = load(path, "--on-conflict", rule, "--restore-deleted", "--user", "ada")
+    assert counts(again) == {"rows_read": 3, others: 3}
+
+
+def test_a_deleted_key_can_be_an_error_or_come_back(tables: Tables, tmp_path: Path) -> None:
+    path = write(tmp_path, "external_key,title\nA,one\n")
+    load(path)
+    tables.change(update(Task).values(is_deleted=True, deleted_at=datetime.now(UTC)))
+    failed = load(path, "--on-conflict", "fail")
+    assert failed.error == (
+        "line 2: external_key 'A' is taken by a deleted task; import with --restore-deleted, or with --on-conflict skip"
+    )
+    assert counts(load(path, "--on-conflict", "fail", "--restore-deleted")) == {"rows_read": 1, "updated": 1}
+    assert not tables.by_key()["A"].is_deleted
+
+
 def test_a_taken_key_can_be_made_an_error(tables: Tables, tmp_path: Path) -> None:
     load(write(tmp_path, "external_key,title\nB,one\n"))
     path = write(tmp_path, "external_key,title\nA,two\nB,three\nC,four\n")

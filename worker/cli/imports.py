@@ -46,6 +46,7 @@ REPORT_KEYS = [name for name in ImportReport.model_fields if name not in {"encod
 @click.option("--create-users", is_flag=True, help="Make the users that a column mapped onto user names.")
 @click.option("--key", metavar="COLUMN", help="Short for --map external_key=COLUMN; alone, the others go by name.")
 @click.option("--on-conflict", type=click.Choice(["skip", "update", "fail"]), help="A key is taken.  [default: skip]")
+@click.option("--restore-deleted", is_flag=True, help="Bring deleted tasks back whose keys the file has.")
 @click.option("--format", "format_", type=click.Choice(["csv", "ndjson"]), help="Detected if not given.")
 @click.option("--encoding", metavar="NAME", help="Detected if not given.")
 @click.option("--delimiter", metavar="CHAR", help="Detected if not given; \\t for a tab.")
