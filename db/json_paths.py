@@ -49,8 +49,13 @@ def json_type(column: JSONColumn, *path: Step) -> ColumnElement[str | None]:
 
 
 def json_has_item(column: JSONColumn, item: str, *path: Step) -> ColumnElement[bool]:
-    """Return whether the list at the path (the column's own, without one) holds the text ``item``."""
-    return _HasItem(column, _bound(path), literal(item, Text()), literal(to_json_text(item), Text()))
+    """Return whether the list at the path (the column's own, without one) holds the text ``item``.
+
+    Raises:
+        UnfitJSONError: no list can hold it.
+    """
+    to_json_text(item)
+    return _HasItem(column, _bound(path), literal(item, Text()))
 
 
 def _bound(path: tuple[Step, ...]) -> ColumnElement[str]:
@@ -154,12 +159,12 @@ class _TypeAt(_AtPath):
 
 
 class _HasItem(_AtPath):
-    """As the others; ``{t}`` is the item as text, ``{j}`` as JSON."""
+    """As the others; ``{t}`` is the item."""
 
     type = Boolean()
     inherit_cache = True
-    postgresql = f"coalesce({_PG} @> jsonb_build_array(CAST({{j}} AS jsonb)), false)"
-    mysql = f"COALESCE(JSON_TYPE({_MY}) = 'ARRAY' AND JSON_CONTAINS({_MY}, {{j}}), FALSE)"
+    postgresql = f"coalesce({_PG} @> jsonb_build_array(CAST({{t}} AS text)), false)"
+    mysql = f"COALESCE(JSON_TYPE({_MY}) = 'ARRAY' AND JSON_CONTAINS({_MY}, JSON_QUOTE({{t}})), FALSE)"
     sqlite = (
         f"coalesce({_LITE_TYPE} = 'array' AND EXISTS (SELECT 1 FROM json_each({{c}}, {{p}}) AS item "  # noqa: S608
         "WHERE item.type = 'text' AND item.atom = {t}), 0)"
@@ -170,7 +175,6 @@ class _HasItem(_AtPath):
 def _compile_at_path(element: _AtPath, compiler: SQLCompiler, **kw: Any) -> str:
     dialect = compiler.dialect
     template = {"postgresql": element.postgresql, "sqlite": element.sqlite}.get(dialect.name, element.mysql)
-    names = ("c", "p", "t", "j")
-    parts = dict(zip(names, (compiler.process(clause, **kw) for clause in element.clauses), strict=False))
+    parts = dict(zip("cpt", (compiler.process(clause, **kw) for clause in element.clauses), strict=False))
     is_mariadb = bool(getattr(dialect, "is_mariadb", False))
     return f"({template.format(**parts, collation=table_collation(is_mariadb=is_mariadb))})"

@@ -1,6 +1,5 @@
 """``SmartJSON``: one JSON column type for all three engines."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -101,11 +100,6 @@ class SmartJSON(TypeDecorator[Any]):
         assert quoted is not None  # noqa: S101 - every dialect has one for text
         to_text = self.bind_processor(dialect)
         return lambda value: "NULL" if (text := to_text(value)) is None else quoted(text)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Return what reads the text that the driver gives."""
-        del dialect, coltype
-        return lambda value: json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def has_wide_integers(dialect: Dialect) -> bool:

@@ -32,7 +32,11 @@ def long_text_type() -> TypeEngine[str]:
 
 
 class UUIDType(TypeDecorator[UUID]):
-    """A UUID: ``uuid`` on PostgreSQL and MariaDB, 32 hexadecimal digits elsewhere. Takes its text form, too."""
+    """A UUID: ``uuid`` on PostgreSQL and MariaDB, 32 hexadecimal digits elsewhere. Takes its text form, too.
+
+    Refused on every engine is what MariaDB's type refuses: a version of 8 or more without the variant of RFC 9562 (or
+    Microsoft's); no generator makes such ids.
+    """
 
     impl = Uuid
     cache_ok = True
@@ -41,15 +45,18 @@ class UUIDType(TypeDecorator[UUID]):
         """Return the UUID.
 
         Raises:
-            ValueError: the value is none.
+            ValueError: the value is none, or one that MariaDB cannot hold.
         """
         del dialect
-        if value is None or isinstance(value, UUID):
-            return value
+        if value is None:
+            return None
         try:
-            return UUID(value)
+            found = value if isinstance(value, UUID) else UUID(value)
         except (AttributeError, TypeError, ValueError):
             raise ValueError(f"{value!r} is no UUID: pass one, or its text of 32 hexadecimal digits") from None
+        if found.int >> 79 & 1 and not found.int >> 63 & 1:
+            raise ValueError(f"{found} has a version without its variant, which MariaDB cannot hold: store it as text")
+        return found
 
 
 class ShortText(TypeDecorator[str]):

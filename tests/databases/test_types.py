@@ -131,6 +131,78 @@ async def test_a_naive_datetime_is_refused(manager: DatabaseManager) -> None:
         await stored(owner, [{"completed_at": naive}], Task.completed_at)
 
 
+ANY_INSTANTS = st.datetimes(timezones=OFFSETS) | st.sampled_from([datetime.min, datetime.max]).map(  # noqa: DTZ901
+    lambda instant: instant.replace(tzinfo=timezone(timedelta(hours=14 if instant.year == 1 else -14)))
+)
+
+
+def test_an_instant_comes_back_or_is_refused_alike_on_every_engine(runner: asyncio.Runner) -> None:
+    owner = runner.run(make_owner())
+
+    @given(ANY_INSTANTS)
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def check(instant: datetime) -> None:
+        try:
+            fits = instant.astimezone(UTC).year >= 1000
+        except OverflowError:
+            fits = False
+        if fits:
+            assert runner.run(stored(owner, [{"completed_at": instant}], Task.completed_at)) == [instant]
+        else:
+            with pytest.raises(StatementError, match=r"is not of the years 1000 to 9999 \(UTC\)"):
+                runner.run(stored(owner, [{"completed_at": instant}], Task.completed_at))
+
+    check()
+
+
+def test_a_text_comes_back_or_is_refused_alike_on_every_engine(runner: asyncio.Runner) -> None:
+    owner = runner.run(make_owner())
+    odd = st.sampled_from(
+        ["a\0b", "\ud800", "x\udfff", "", " ", "'; DROP TABLE tasks; --", "%s%(x)s:y", "\\\\n", "\U0010ffff"]
+    )
+
+    @given(st.text() | odd, st.text(max_size=255) | odd)
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def check(description: str, title: str) -> None:
+        for column, value in ((Task.description, description), (Task.title, title)):
+            if "\0" in value or any(0xD800 <= ord(character) < 0xE000 for character in value):
+                with pytest.raises(StatementError, match=r"the text holds (a NUL|half a surrogate pair) at position"):
+                    runner.run(stored(owner, [{column.key: value}], column))
+            else:
+                assert runner.run(stored(owner, [{column.key: value}], column)) == [value]
+
+    check()
+
+
+def test_uuids_come_back_and_are_found_by_their_text(runner: asyncio.Runner) -> None:
+    owner = runner.run(make_owner())
+
+    async def find(run_id: UUID, written: object) -> list[UUID | None]:
+        await stored(owner, [{"import_run_id": written}], Task.id)
+        async with get_async_session() as session:
+            query = select(Task.import_run_id).where(Task.import_run_id == str(run_id))
+            found = list((await session.execute(query)).scalars())
+            await session.execute(delete(Task))
+        return found
+
+    @given(st.uuids(), st.sampled_from([UUID, str, lambda text: UUID(text).hex, str.upper]))
+    @hypothesis_settings(max_examples=40, deadline=None)
+    def check(run_id: UUID, form: Any) -> None:
+        if run_id.hex[12] in "89abcdef" and run_id.hex[16] in "01234567":
+            with pytest.raises(StatementError, match="has a version without its variant, which MariaDB cannot hold"):
+                runner.run(find(run_id, form(str(run_id))))
+        else:
+            assert runner.run(find(run_id, form(str(run_id)))) == [run_id]
+
+    check()
+
+
+@pytest.mark.parametrize("value", ["", "x", "0" * 31, "0" * 33, 1, b"0" * 16, ["a"]])
+async def test_what_is_no_uuid_is_refused(manager: DatabaseManager, value: object) -> None:
+    with pytest.raises(StatementError, match="is no UUID: pass one, or its text of 32 hexadecimal digits"):
+        await stored(await make_owner(), [{"import_run_id": value}], Task.id)
+
+
 async def test_the_databases_clock_is_right_and_can_be_compared(manager: DatabaseManager) -> None:
     before = datetime.now(UTC)
     async with get_async_session(read_only=True) as session:
