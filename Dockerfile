@@ -21,6 +21,7 @@ COPY alembic.ini alembic.ini
 COPY migrations migrations
 COPY holdfast holdfast
 COPY db db
+COPY services services
 COPY jobs jobs
 COPY worker worker
 # What `demo` imports.

@@ -68,6 +68,14 @@ class BaseRepository(Generic[ModelT]):
         self._shape.check_key(key)
         return await self._rows.get(session, key, include_deleted=include_deleted, options=options)
 
+    async def get_for_update(self, session: AsyncSession, key: Any, /) -> ModelT | None:
+        """Return the row as it is now, and keep others from changing it until this transaction ends.
+
+        On SQLite a writing session has the whole database for itself.
+        """
+        self._shape.check_key(key)
+        return await self._rows.get_locked(session, key)
+
     async def get_multi(
         self, session: AsyncSession, filters: Filters | None = None, /, **paging: Unpack[Paging]
     ) -> Page[ModelT]:

@@ -53,6 +53,13 @@ class Rows(Generic[ModelT]):
             found: ModelT | None = (await session.execute(statement, {KEY: key})).scalar_one_or_none()
         return found
 
+    async def get_locked(self, session: AsyncSession, key: Any) -> ModelT | None:
+        """Return a living row, locked, whatever the session knows of it."""
+        statement = self._living.with_for_update().execution_options(populate_existing=True)
+        with self.errors():
+            found: ModelT | None = (await session.execute(statement, {KEY: key})).scalar_one_or_none()
+        return found
+
     async def create(self, session: AsyncSession, values: Mapping[str, Any]) -> ModelT:
         """Insert a row and return it.
 

@@ -24,6 +24,7 @@ from db.base import Base
 from db.errors import DuplicateKeyError, InvalidFilterError, InvalidInputError, ValueTooLongError
 from db.mixins import SoftDeleteMixin
 from db.types import checked_text
+from holdfast.outbox import EARLIEST_YEAR
 
 ModelT = TypeVar("ModelT", bound=Base)
 
@@ -245,10 +246,10 @@ def _instant_check(value: Any) -> str | None:
     if value.tzinfo is None:
         return "takes a datetime with a time zone, such as datetime.now(UTC)"
     try:
-        value.astimezone(UTC)
+        fits = value.astimezone(UTC).year >= EARLIEST_YEAR
     except OverflowError:
-        return "is before the year 1 or after 9999 in UTC"
-    return None
+        fits = False
+    return None if fits else f"takes the years {EARLIEST_YEAR} to 9999 (UTC)"
 
 
 def _uuid_check(value: Any) -> str | None:

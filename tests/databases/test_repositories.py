@@ -319,7 +319,7 @@ UNFIT: list[tuple[dict[str, object], type[Exception], str]] = [
     (
         {"opened_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
         InvalidInputError,
-        "scratch_shelf.opened_at is before the year 1 or after 9999 in UTC",
+        "scratch_shelf.opened_at takes the years 1000 to 9999 (UTC)",
     ),
     ({"id": "no uuid"}, InvalidInputError, "scratch_shelf.id takes a UUID or its text"),
 ]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.processes import CHECKOUT, clean_environment
 
-PACKAGES = ("holdfast", "db", "jobs", "worker", "migrations")
+PACKAGES = ("holdfast", "db", "services", "jobs", "worker", "migrations")
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 IMPORT_EVERYTHING = """
 import gc, importlib, json, pkgutil, sys, threading
@@ -91,7 +91,7 @@ def test_importing_makes_no_engine_no_client_no_settings_and_no_thread(tmp_path:
     result = python(
         "-c",
         IMPORT_EVERYTHING,
-        *("holdfast", "db", "jobs", "worker"),  # migrations/env.py runs when it is imported: Alembic's way
+        *("holdfast", "db", "services", "jobs", "worker"),  # migrations/env.py runs when it is imported: Alembic's way
         folder=tmp_path,
         DATABASE_URL="nonsense",
         REDIS_URL="nonsense",

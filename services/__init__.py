@@ -1,0 +1,1 @@
+"""Business rules over the repositories. A service takes a session, flushes, and never commits."""

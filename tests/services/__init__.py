@@ -1,0 +1,1 @@
+"""The rules of users and tasks, on each engine."""
