@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
@@ -11,8 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from db.connection import DatabaseManager
 from db.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from db.connection import DatabaseManager
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "migrations"
 VERSION_TABLE = "holdfast_alembic_version"
@@ -55,7 +58,7 @@ async def downgrade(settings: DatabaseSettings, revision: str) -> None:
     await asyncio.to_thread(_run, command.downgrade, settings, revision)
 
 
-async def current_revision(manager: DatabaseManager) -> str | None:
+async def current_revision(manager: "DatabaseManager") -> str | None:
     """Return the revision that the database has; None when it was never migrated."""
 
     def read(connection: Connection) -> str | None:
@@ -65,7 +68,7 @@ async def current_revision(manager: DatabaseManager) -> str | None:
         return await connection.run_sync(read)
 
 
-async def require_current(manager: DatabaseManager) -> None:
+async def require_current(manager: "DatabaseManager") -> None:
     """Check that the database has this checkout's tables.
 
     Raises:

@@ -1,23 +1,19 @@
 """What each engine is told when a connection is opened, so that all three behave alike."""
 
 import asyncio
-import sqlite3
-import time
 from typing import Any
 
 import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import InvalidatePoolError
 
-from db.urls import is_in_memory
+from db.cancelled import InterruptibleConnection
+from db.collations import table_collation
+from db.settings import DatabaseSettings
+from db.tls import requires_tls, tls_arguments
+from db.urls import engine_family, is_in_memory
 
-READ_ONLY = "holdfast_read_only"
-"""Execution option of a connection that will only read; on SQLite its transaction takes no write lock."""
-
-TRUSTED_S = 15.0
-"""Seconds for which a connection that was used is taken again without asking whether it still works: that costs up to
-three round trips. Whoever meets one that broke meanwhile gets a transient error, as when it breaks in the middle."""
+CONNECT_TIMEOUT_S = 10
 
 SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn; first, because the next may have to wait
@@ -26,84 +22,115 @@ SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 SQL_MODES = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-IDLE_TRANSACTION_S = 60
-"""Seconds after which the server ends a transaction whose client is frozen between two statements. MySQL has no such
-setting; there, whoever takes a run over ends the session by its named lock."""
-MYSQL_STATEMENTS = (
-    "SET SESSION time_zone = '+00:00'",
-    f"SET SESSION sql_mode = '{SQL_MODES}'",
-    f"/*M! SET SESSION idle_transaction_timeout = {IDLE_TRANSACTION_S} */",  # MariaDB only
-)
 
 
-def engine_options(url: URL) -> dict[str, Any]:
+def engine_options(settings: DatabaseSettings, url: URL, *, pooled: bool) -> dict[str, Any]:
     """Return the arguments of ``create_async_engine`` that this URL needs besides those of the pool."""
-    backend = url.get_backend_name()
-    if backend == "postgresql":
-        return {
-            "connect_args": {
-                "timeout": 10,  # seconds to connect
-                "server_settings": {
-                    "timezone": "UTC",
-                    "application_name": "holdfast",
-                    "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_S * 1000),
-                    # A plan that was cached while the ledger was nearly empty reads all of it once it is full.
-                    "plan_cache_mode": "force_custom_plan",
-                },
-            }
-        }
-    if backend in {"mysql", "mariadb"}:
-        return {"isolation_level": "READ COMMITTED", "connect_args": {"connect_timeout": 10, "charset": "utf8mb4"}}
+    family, tls = engine_family(url), tls_arguments(settings)
+    if family == "postgresql":
+        behind_pooler = is_behind_pooler(settings, pooled=pooled)
+        arguments = _behind_pooler() if behind_pooler else _postgresql(settings, pooled=pooled)
+        return {"connect_args": {"timeout": CONNECT_TIMEOUT_S, **arguments, **tls}}
+    if family == "mysql":
+        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4", **tls}
+        return {"isolation_level": "READ COMMITTED", "connect_args": arguments}
     lasting = {"pool_recycle": -1} if is_in_memory(url) else {}  # it ends with its last connection
-    return {"connect_args": {"async_creator_fn": _connect_sqlite, "factory": _SqliteConnection}, **lasting}
+    return {"connect_args": {"async_creator_fn": _connect_sqlite, "factory": InterruptibleConnection}, **lasting}
 
 
-def tune(engine: Engine) -> None:
-    """Attach the engine's listeners."""
+def is_behind_pooler(settings: DatabaseSettings, *, pooled: bool) -> bool:
+    """Whether an engine reaches PostgreSQL through PgBouncer in transaction mode."""
+    return settings.database_pooler != "none" and (pooled or settings.database_direct_url is None)
+
+
+def tune(engine: Engine, settings: DatabaseSettings, *, pooled: bool) -> None:
+    """Attach what tells each new connection, and behind a pooler each transaction."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return
-    if engine.dialect.name in {"mysql", "mariadb"}:
-        event.listen(engine, "connect", _tune_mysql)
-    _ask_the_long_unused(engine)
+    elif engine.dialect.name in {"mysql", "mariadb"}:
+        event.listen(engine, "connect", _mysql_tuner(settings, pooled=pooled))
+    elif is_behind_pooler(settings, pooled=pooled):
+        event.listen(engine, "begin", _transaction_tuner(settings, pooled=pooled))
 
 
-def _ask_the_long_unused(engine: Engine) -> None:
-    """What ``pool_pre_ping`` does at every use, after a pause only."""
-    dialect = engine.dialect
-
-    def note_use(dbapi_connection: Any, record: Any) -> None:
-        del dbapi_connection
-        record.info["used_at"] = time.monotonic()
-
-    def ask(dbapi_connection: Any, record: Any, proxy: object) -> None:
-        del proxy
-        if time.monotonic() - record.info["used_at"] <= TRUSTED_S:
-            return
-        try:
-            dialect.do_ping(dbapi_connection)
-        except dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError("the connection was lost while nobody used it") from error
-
-    event.listen(engine, "connect", note_use)
-    event.listen(engine, "checkin", note_use)
-    event.listen(engine, "checkout", ask)
+def _timeouts_ms(settings: DatabaseSettings, *, pooled: bool) -> dict[str, str]:
+    statement_s = settings.database_statement_timeout_s if pooled else 0.0
+    idle_s = settings.database_idle_transaction_timeout_s
+    seconds = {"statement_timeout": statement_s, "idle_in_transaction_session_timeout": idle_s}
+    return {name: str(round(value * 1000)) for name, value in seconds.items()}
 
 
-class _SqliteConnection(sqlite3.Connection):
-    """Rolls back when it is closed.
+def _postgresql(settings: DatabaseSettings, *, pooled: bool) -> dict[str, Any]:
+    return {
+        "server_settings": {
+            "timezone": "UTC",
+            "application_name": "holdfast",
+            **_timeouts_ms(settings, pooled=pooled),
+            # A plan that was cached while the ledger was nearly empty reads all of it once it is full.
+            "plan_cache_mode": "force_custom_plan",
+        }
+    }
 
-    SQLAlchemy closes a connection whose statement was cancelled. SQLite defers that, and keeps the write lock, for as
-    long as a statement of the connection lives: here until the traceback of the cancellation is forgotten.
-    """
 
-    def close(self) -> None:
-        try:
-            if self.in_transaction:
-                self.rollback()
-        finally:
-            super().close()
+def _behind_pooler() -> dict[str, Any]:
+    # Each transaction may reach another server connection: a statement that was prepared by name is not there, or is
+    # somebody else's. Unnamed ones live as long as the transaction that prepares and executes them, and are planned
+    # anew each time. PgBouncer refuses startup parameters that it does not track: https://www.pgbouncer.org/config.html
+    return {
+        "server_settings": {"timezone": "UTC", "application_name": "holdfast"},
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    }
+
+
+def _transaction_tuner(settings: DatabaseSettings, *, pooled: bool) -> Any:
+    timeouts = _timeouts_ms(settings, pooled=pooled).items()
+    statement = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in timeouts)
+
+    def tell(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    return tell
+
+
+def _mysql_tuner(settings: DatabaseSettings, *, pooled: bool) -> Any:
+    statement = mysql_statement(settings, pooled=pooled)
+    encrypted = requires_tls(settings)
+
+    def tell(dbapi_connection: Any, record: object) -> None:
+        del record
+        cursor = dbapi_connection.cursor()
+        cursor.execute(statement)
+        if encrypted:  # aiomysql goes on in the clear where the server offers no encryption
+            cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+            if not cursor.fetchone()[1]:
+                raise ConnectionError(f"the server offers no encryption, but DATABASE_TLS is {settings.database_tls}")
+        cursor.close()
+
+    return tell
+
+
+def mysql_statement(settings: DatabaseSettings, *, pooled: bool) -> str:
+    """Return the one statement that tells MySQL and MariaDB; each reads its own comment and skips the other's."""
+    statement_s = settings.database_statement_timeout_s if pooled else 0.0
+    mariadb = {
+        "collation_connection": table_collation(is_mariadb=True),
+        "idle_transaction_timeout": str(round(settings.database_idle_transaction_timeout_s)),  # MySQL has none
+        "max_statement_time": f"{statement_s:g}",
+    }
+    mysql = {
+        "collation_connection": table_collation(is_mariadb=False),
+        "max_execution_time": str(round(statement_s * 1000)),
+    }
+    return (
+        f"SET time_zone = '+00:00', sql_mode = '{SQL_MODES}' "
+        f"/*M! {_assignments(mariadb)} */ /*!80017 {_assignments(mysql)} */"
+    )
+
+
+def _assignments(values: dict[str, str]) -> str:
+    return "".join(f", {name} = {value}" for name, value in values.items())
 
 
 async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:
@@ -120,23 +147,8 @@ async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:
 
 def _tune_sqlite(dbapi_connection: Any, record: object) -> None:
     del record
-    dbapi_connection.isolation_level = None  # the driver opens no transactions of its own; _begin_sqlite does
-    _execute_all(dbapi_connection, SQLITE_PRAGMAS)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that reads and then writes loses updates or fails at once: take the write lock first.
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def _tune_mysql(dbapi_connection: Any, record: object) -> None:
-    del record
-    _execute_all(dbapi_connection, MYSQL_STATEMENTS)
-
-
-def _execute_all(dbapi_connection: Any, statements: tuple[str, ...]) -> None:
+    dbapi_connection.isolation_level = None  # the driver opens no transactions of its own; db.read_only does
     cursor = dbapi_connection.cursor()
-    for statement in statements:
+    for statement in SQLITE_PRAGMAS:
         cursor.execute(statement)
     cursor.close()

@@ -71,6 +71,17 @@ def _options_of_driver(name: str) -> Set[str]:
     return inspect.signature(connect).parameters.keys() | OPTIONS_OF_SQLALCHEMY
 
 
+def engine_family(url: URL) -> str:
+    """Return ``postgresql``, ``mysql`` (MariaDB too) or ``sqlite``."""
+    backend = url.get_backend_name()
+    return "mysql" if backend == "mariadb" else backend
+
+
+def is_local(url: URL) -> bool:
+    """Whether the database is on this machine, as far as its URL tells."""
+    return engine_family(url) == "sqlite" or (url.host or "localhost") in {"localhost", "127.0.0.1", "::1"}
+
+
 def is_in_memory(url: URL) -> bool:
     """Whether it is the SQLite database that lives in this process and dies with its last connection."""
     return url == MEMORY_URL

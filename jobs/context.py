@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reading_session
 from db.repositories.job_run import get_run, holds_fence, lock_by_fence
 from db.run_sessions import named_session, run_name
 from holdfast.outbox import job_runs
@@ -51,6 +51,9 @@ class RunContext:
     """Whether the worker is about to stop and the job should end after this batch."""
     publish: Callable[[Progress], Awaitable[None]] | None = None
 
+    def __str__(self) -> str:
+        return f"{self.kind}[{self.run_id}]"
+
     @asynccontextmanager
     async def batch(self, *, discard: bool = False) -> AsyncIterator[Batch]:
         """Open one transaction that has the run's row locked and its fence checked.
@@ -90,7 +93,7 @@ class RunContext:
 
     async def checkpoint(self) -> Checkpoint:
         """Return what the last committed batch left, of this attempt or an earlier one; empty at the start."""
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             run = await get_run(session, self.run_id)
         return Checkpoint({}, {}) if run is None else Checkpoint(dict(run.cursor or {}), dict(run.counters or {}))
 

@@ -97,14 +97,17 @@ async def _database(settings: Settings) -> list[Problem]:
     if settings.database_is_embedded and not (settings.holdfast_data_dir / "holdfast.db").exists():
         return []  # it is made and migrated by the first command that needs it
     shown = masked(settings.url)
-    manager = DatabaseManager(settings)
+    try:
+        manager = DatabaseManager(settings)
+    except DatabaseUnavailable as error:
+        rule, _, advice = str(error).rpartition("; ")
+        return [Problem("DATABASE_TLS", str(settings.database_tls), rule, advice)]
     try:
         await manager.connect()
         await migrate.require_current(manager)
     except DatabaseUnavailable as error:
-        return [
-            Problem("DATABASE_URL", shown, first_line(error.__cause__ or error), "start the server or correct the URL")
-        ]
+        advice = str(error).rpartition("; ")[2]
+        return [Problem("DATABASE_URL", shown, first_line(error.__cause__ or error), advice)]
     except migrate.SchemaOutdated as error:
         if settings.database_migrates_itself:
             return []

@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.repositories import job_run
 
 ASKED_EVERY_S = 60.0
@@ -19,7 +19,7 @@ class DatabaseClock:
     async def now(self) -> datetime:
         """Return about what the database's clock shows."""
         if time.monotonic() - self._told_at > ASKED_EVERY_S:
-            async with get_async_session(read_only=True) as session:
+            async with get_reading_session() as session:
                 self._told = await job_run.database_now(session)
             self._told_at = time.monotonic()
         return self._told + timedelta(seconds=time.monotonic() - self._told_at)

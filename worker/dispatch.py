@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from db.connection import get_async_session, get_reader
+from db.connection import get_async_session, get_reader, get_reading_session
 from db.races import again_after_race
 from db.repositories import due_runs, job_run
 from db.repositories.due_runs import FIRST_ID, Dispatchable
@@ -102,7 +102,7 @@ async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID
     Returns:
         How many were put.
     """
-    async with get_async_session(read_only=True) as session:
+    async with get_reading_session() as session:
         runs = await due_runs.waiting_runs(session, kinds, run_ids)
     queues = dict.fromkeys(run.queue for run in runs)
     put_there = [run_id for queue in queues for run_id in await _put(redis, [r for r in runs if r.queue == queue])]

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.errors import is_transient
 from db.repositories import job_run, run_groups
 from db.repositories.job_run import BornRun, as_uuid7
@@ -125,7 +125,7 @@ async def _enter(borns: Sequence[BornRun]) -> int:
 
 async def _enter_together(borns: Sequence[BornRun]) -> int | None:
     try:
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             new = await _without_former(session, borns)
             ids = [run_id for born in new if (run_id := as_uuid7(born.job_id))]
             taken = await job_run.taken_ids(session, ids) if ids else set()

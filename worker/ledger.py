@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reading_session
 from db.races import again_after_race
 from db.repositories import control, job_run, worker_heartbeat
 from db.repositories.control import Limit
@@ -270,7 +270,7 @@ def _next_state(run: RunRow, outcome: Outcome) -> tuple[RunState, dict[str, Any]
 
 async def find_end(run_id: UUID) -> AlreadyOver | None:
     """Return a run's stored end (I3); None when it is not over."""
-    async with get_async_session(read_only=True) as session:
+    async with get_reading_session() as session:
         run = await job_run.get_run(session, run_id)
     return None if run is None or not RunState(run.state).is_over else over(run)
 

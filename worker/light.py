@@ -6,6 +6,7 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
+from db.query_log import asked_by
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.ids import uuid7
 from holdfast.requests import JobReport
@@ -42,6 +43,7 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
         settings=runtime.settings,
         should_stop=runtime.should_stop,
     )
+    asked_by(context)
     try:
         with runtime.deadlines.limit(job.timeout_s):
             report: JobReport = await job.perform(context, request)

@@ -10,7 +10,7 @@ from functools import partial
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.errors import first_line
 from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
@@ -178,7 +178,7 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
 async def _something_is_due(runtime: Runtime) -> bool:
     now_ms = time.time_ns() // 1_000_000
     for queue in runtime.queues:
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             if await due_runs.count_due(session, queue):
                 return True
         # In one call: what is claimed at this moment is not due any more, and not in the ledger yet.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session, get_reader
+from db.connection import get_async_session, get_reader, get_reading_session
 from db.repositories import due_runs, job_run
 from db.repositories.job_run import RunRow
 from db.run_sessions import end_session, run_name, worker_name
@@ -27,7 +27,7 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
         running = await due_runs.running_runs(reader, queue)
     if not running:
         return []
-    async with get_async_session(read_only=True) as session:
+    async with get_reading_session() as session:
         present = await _Present.look(session, vitals, active_here)
     put_back = []
     for orphan in filter(present.has_left, running):

@@ -12,6 +12,7 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
+from db.query_log import asked_by
 from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
@@ -225,6 +226,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         should_stop=runtime.should_stop,
         publish=ProgressPublisher(runtime.redis, call.born.job_id),
     )
+    asked_by(context)
     task = asyncio.current_task()
     cancellations = task.cancelling() if task is not None else 0
     try:

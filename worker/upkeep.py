@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.connection import get_async_session, get_reader
+from db.connection import get_async_session, get_reader, get_reading_session
 from db.errors import first_line
 from db.repositories import control, due_runs, history, job_run, run_list
 from db.repositories.due_runs import Dispatchable
@@ -210,7 +210,7 @@ class Upkeep:
             RunState.FAILED: settings.history_keep_failed_days,
             RunState.QUARANTINED: settings.history_keep_failed_days,
         }
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             kinds = await history.kinds_in_history(session)
         for kind in kinds:
             for state, general in days.items():
@@ -221,7 +221,7 @@ class Upkeep:
 
     async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:
         while True:
-            async with get_async_session(read_only=True) as session:
+            async with get_reading_session() as session:
                 run_ids = await history.prunable(
                     session, kind=kind, state=state.value, older_than=older_than, limit=MOVED_AT_ONCE
                 )
@@ -235,7 +235,7 @@ class Upkeep:
                 await history.delete_runs(session, run_ids)
 
     async def _sweep_spool(self) -> None:
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.connection import get_async_session, writers_take_turns
+from db.connection import get_reading_session, writers_take_turns
 from db.errors import is_unique_violation
 from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks
@@ -74,7 +74,7 @@ class Import:
                 break
             await self._publish()
             self._context.stop_if_asked()
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             return await self._finish(session)
 
     async def load_at_once(self) -> ImportReport:

@@ -165,6 +165,16 @@ def test_a_relative_import_root_is_refused(monkeypatch: Environment) -> None:
         ("DATABASE_POOL_RECYCLE", "-2", "greater than or equal to -1"),
         ("POSTGRES_PORT", "65536", "less than or equal to 65535"),
         ("SQL_ECHO", "perhaps", "valid boolean"),
+        ("DATABASE_STATEMENT_TIMEOUT_S", "-1", "greater than or equal to 0"),
+        ("DATABASE_IDLE_TRANSACTION_TIMEOUT_S", "soon", "valid number"),
+        ("DATABASE_SLOW_QUERY_S", "-1", "greater than or equal to 0"),
+        ("DATABASE_TLS", "perhaps", "'disable', 'require', 'verify-ca' or 'verify-full'"),
+        ("DATABASE_TLS_CA", "/ca.pem", "does nothing without encryption: set DATABASE_TLS, best to verify-full"),
+        ("DATABASE_POOLER", "session", "'none' or 'transaction'"),
+        ("DATABASE_POOLER", "transaction", "is for PostgreSQL but DATABASE_URL is sqlite: remove it"),
+        ("DATABASE_REPLICA_URL", "postgresql://db/x", "must be of the same engine as DATABASE_URL (sqlite)"),
+        ("DATABASE_DIRECT_URL", "mysql://db/x", "must be of the same engine as DATABASE_URL (sqlite)"),
+        ("DATABASE_DIRECT_URL", "oracle://localhost/tasks", "begins with oracle:// but must begin with one of"),
         ("MAX_JOBS", "0", "greater than or equal to 1"),
         ("SHUTDOWN_GRACE_S", "-1", "greater than or equal to 0"),
         ("HEARTBEAT_INTERVAL_S", "0", "greater than 0"),
@@ -199,6 +209,26 @@ def test_a_wrong_value_is_refused_with_its_rule(name: str, value: str, rule: str
     assert rule in problem_of(name, value, monkeypatch)
 
 
+def test_a_key_needs_its_certificate(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("DATABASE_TLS", "verify-full")
+    assert "needs its certificate: name that in DATABASE_TLS_CERT" in problem_of(
+        "DATABASE_TLS_KEY", "/client.key", monkeypatch
+    )
+
+
+def test_a_replica_may_be_called_by_the_other_name_of_its_engine(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://db.example/tasks")
+    monkeypatch.setenv("DATABASE_REPLICA_URL", "mariadb://replica.example/tasks")
+    assert DatabaseSettings().replica_url == URL.create("mariadb+asyncmy", host="replica.example", database="tasks")
+
+
+def test_migrations_go_to_the_direct_url(monkeypatch: Environment) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://pooler.example/tasks")
+    assert DatabaseSettings().direct_url == DatabaseSettings().url
+    monkeypatch.setenv("DATABASE_DIRECT_URL", "postgresql://db.example/tasks")
+    assert DatabaseSettings().direct_url.host == "db.example"
+
+
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "POSTGRES_PASSWORD"])
 def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environment) -> None:
     secret = {"DATABASE_URL": "postgresql://ada:canary-81@db/x", "REDIS_URL": "redis://:canary-81@db:1/0"}
@@ -218,6 +248,8 @@ def test_a_secret_is_in_no_text_of_the_settings(name: str, monkeypatch: Environm
         ("DATABASE_URL", "oracle://ada:canary-82@db/x"),
         ("DATABASE_URL", "postgresql://ada:canary-82@db"),
         ("DATABASE_URL", "postgresql://db/x?canary-82@db=canary-82"),
+        ("DATABASE_REPLICA_URL", "postgresql://ada:canary-82@db/x"),
+        ("DATABASE_DIRECT_URL", "sqlite:///x?canary-82=canary-82"),
         ("REDIS_URL", "canary-82"),
         ("REDIS_URL", "redis://:canary-82/canary-82@db"),
         ("REDIS_URL", "redis://:canary-82@db?canary-82=1"),
@@ -298,7 +330,9 @@ def test_each_setting_says_what_it_means() -> None:
             assert rest.partition("\n")[2].lstrip().startswith('"""'), f"{name} has no docstring"
 
 
-EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots", "queues"}
+EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots", "queues"} | {
+    f"database_{name}" for name in ("replica_url", "direct_url", "tls", "tls_ca", "tls_cert", "tls_key")
+}
 """Settings whose default is to be unset, so that the file shows an example."""
 OF_COMPOSE = {"PUBLISHED_POSTGRES_PORT", "PUBLISHED_REDIS_PORT"}
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reading_session
 from db.errors import first_line, is_transient
 from db.repositories import run_list, worker_heartbeat
 from db.repositories.job_run import RunRow
@@ -110,7 +110,7 @@ async def _look(run_id: UUID) -> RunRow:
     deadline = time.monotonic() + LEDGER_PATIENCE_S
     while True:
         try:
-            async with get_async_session(read_only=True) as session:
+            async with get_reading_session() as session:
                 run = await run_list.find_run(session, run_id)
         except Exception as error:
             if not is_transient(error) and not isinstance(error, OSError):
@@ -148,7 +148,7 @@ class _Notes:
 
     async def _say_if_no_worker(self) -> None:
         settings = self._settings
-        async with get_async_session(read_only=True) as session:
+        async with get_reading_session() as session:
             workers = await worker_heartbeat.list_workers(session, timeout_s=settings.heartbeat_timeout_s)
         if not any(worker.serves(settings.queue_home, settings.queue_key) for worker in workers):
             click.echo(

@@ -8,7 +8,7 @@ from errno import EACCES, EPERM, EROFS
 from pathlib import Path
 from typing import BinaryIO
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.repositories.job_run import RunRow
 from holdfast.requests import ImportTasks
 from jobs.import_tasks.rejects import copy_rejects, write_rejects
@@ -86,7 +86,7 @@ async def save_rejects(run: RunRow, settings: JobSettings, path: Path) -> None:
         if written_by_worker.is_file():
             copy_rejects(written_by_worker, path)
         else:
-            async with get_async_session(read_only=True) as session:
+            async with get_reading_session() as session:
                 await write_rejects(session, run.id, path)
     except OSError as error:
         advice = f"; they are in {written_by_worker}" if written_by_worker.is_file() else ""

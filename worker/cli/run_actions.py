@@ -7,7 +7,7 @@ import click
 from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
 
-from db.connection import get_async_session
+from db.connection import get_async_session, get_reading_session
 from db.errors import first_line
 from db.repositories import run_actions, run_list
 from holdfast.states import RunState
@@ -50,7 +50,7 @@ async def _tell_redis(settings: Settings, states: Mapping[UUID, RunState | None]
     try:
         await dispatch.dispatch_runs(client, tuple(load_jobs(settings)), waiting)
         for run_id in cancelled:
-            async with get_async_session(read_only=True) as session:
+            async with get_reading_session() as session:
                 run = await run_list.find_run(session, run_id)
             if run is not None:
                 await tell_cancelled(client, run)

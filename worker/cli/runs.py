@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.models import JobAttempt
 from db.repositories import run_list
 from db.repositories.job_run import RunRow
@@ -52,7 +52,7 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
         conditions["queue"] = settings.key_of(conditions["queue"])
     run_filter = RunFilter(**conditions)
     before = None if cursor is None else parse_run_id(cursor)
-    async with open_database(settings), get_async_session(read_only=True) as session:
+    async with open_database(settings), get_reading_session() as session:
         rows = await run_list.list_runs(session, run_filter, before=before, limit=limit + 1)
         found = await run_list.count_runs(session, run_filter)
     total = min(found, run_list.COUNTED_AT_MOST)
@@ -76,7 +76,7 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
 async def show_command(*, run_id: str, as_json: bool) -> None:
     """Show one run with its attempts."""
     wanted = parse_run_id(run_id)
-    async with open_database(load_settings()), get_async_session(read_only=True) as session:
+    async with open_database(load_settings()), get_reading_session() as session:
         run = await run_list.find_run(session, wanted)
         attempts = await run_list.list_attempts(session, wanted)
     if run is None:

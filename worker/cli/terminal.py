@@ -26,7 +26,9 @@ from worker.settings import Settings
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SECRET_SETTINGS = frozenset({"database_url", "postgres_password", "redis_url"})
+SECRET_SETTINGS = frozenset(
+    {"database_url", "database_replica_url", "database_direct_url", "postgres_password", "redis_url"}
+)
 
 INTERRUPTED_CODE = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""

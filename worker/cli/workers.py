@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from db.connection import get_async_session
+from db.connection import get_reading_session
 from db.repositories import worker_heartbeat
 from db.repositories.worker_heartbeat import SeenWorker
 from worker.cli.database import open_database
@@ -25,7 +25,7 @@ async def list_command(*, as_json: bool) -> None:
     Who has not been heard of for HEARTBEAT_TIMEOUT_S seconds is dead: its runs are put back, its line stays for a day.
     """
     settings = load_settings()
-    async with open_database(settings), get_async_session(read_only=True) as session:
+    async with open_database(settings), get_reading_session() as session:
         found = await worker_heartbeat.list_workers(session, timeout_s=settings.heartbeat_timeout_s)
     if as_json:
         print_json({"workers": [worker_document(worker) for worker in found]})

@@ -1,0 +1,157 @@
+"""A connection that broke while it waited in the pool: the first statement goes to another one, later ones never."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
+
+from db import lost_connections
+from db.connection import DatabaseManager
+from db.errors import is_transient
+from db.models import User
+from db.settings import DatabaseSettings
+from tests.databases.conftest import empty_tables
+from tests.databases.sessions import end, own_id
+from tests.databases.statements import statements
+from tests.servers import MariaDBServer, PostgresServer
+
+Server = PostgresServer | MariaDBServer
+COUNT = text("SELECT count(*) FROM users")
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(engine_name: str, request: pytest.FixtureRequest) -> Server:
+    found = request.getfixturevalue("postgres_server" if engine_name == "postgresql" else "mariadb_server")
+    assert isinstance(found, PostgresServer | MariaDBServer)
+    return found
+
+
+@pytest.fixture
+def settings(engine_name: str, request: pytest.FixtureRequest) -> DatabaseSettings:
+    return DatabaseSettings(database_url=request.getfixturevalue(f"migrated_{engine_name}"), _env_file=None)
+
+
+@pytest.fixture
+async def manager(settings: DatabaseSettings) -> AsyncIterator[DatabaseManager]:
+    made = DatabaseManager(settings)
+    await empty_tables(made)
+    yield made
+    await made.close()
+
+
+async def leave_broken(manager: DatabaseManager, server: Server, count: int = 1) -> None:
+    """Fills the pool with connections that the server has ended."""
+    sessions = [manager.get_connection() for _ in range(count)]
+    ids = [await own_id(await session.__aenter__()) for session in sessions]
+    for session in sessions:
+        await session.__aexit__(None, None, None)
+    for one in ids:
+        end(server, one)
+
+
+async def count_users(manager: DatabaseManager) -> int:
+    async with manager.session() as session:
+        return int((await session.execute(COUNT)).scalar_one())
+
+
+async def test_a_session_does_not_notice(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server)
+    async with manager.session() as session:
+        session.add(User(username="ada"))
+        await session.flush()
+        await session.execute(insert(User).values(username="eve"))
+    assert await count_users(manager) == 2
+
+
+@pytest.mark.parametrize("way", ["reader", "reading_session", "read_only", "connection"])
+async def test_nor_does_whoever_reads(manager: DatabaseManager, server: Server, way: str) -> None:
+    await leave_broken(manager, server)
+    if way == "reader":
+        async with manager.reader() as connection:
+            assert (await connection.execute(COUNT)).scalar_one() == 0
+    elif way == "connection":
+        async with manager.get_connection() as connection:
+            assert (await connection.execute(COUNT)).scalar_one() == 0
+    else:
+        opened = manager.reading_session() if way == "reading_session" else manager.session(read_only=True)
+        async with opened as session:
+            assert (await session.execute(COUNT)).scalar_one() == 0
+
+
+async def test_a_streamed_result_comes_from_the_new_connection(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server)
+    async with manager.session() as session:
+        rows = await session.stream(text("SELECT 7 UNION ALL SELECT 8"))
+        assert sorted([number async for (number,) in rows]) == [7, 8]
+
+
+async def test_all_of_the_pool_may_have_broken(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server, count=4)
+    for number in range(4):
+        async with manager.session() as session:
+            session.add(User(username=f"user {number}"))
+    assert await count_users(manager) == 4
+
+
+async def test_a_second_statement_is_not_repeated(manager: DatabaseManager, server: Server) -> None:
+    async def write() -> None:
+        async with manager.session() as session:
+            await session.execute(insert(User).values(username="ada"))
+            end(server, await own_id(session))
+            await session.execute(insert(User).values(username="eve"))
+
+    with pytest.raises(DBAPIError) as caught:
+        await write()
+    assert is_transient(caught.value)
+    assert await count_users(manager) == 0
+
+
+async def test_a_commit_is_not_repeated(manager: DatabaseManager, server: Server) -> None:
+    async def write() -> None:
+        async with manager.session() as session:
+            await session.execute(insert(User).values(username="ada"))
+            end(server, await own_id(session))
+
+    with pytest.raises(DBAPIError):
+        await write()
+    assert await count_users(manager) == 0
+
+
+async def test_a_single_statement_that_commits_by_itself_is_not_repeated(
+    manager: DatabaseManager, server: Server, engine_name: str
+) -> None:
+    """On MySQL and MariaDB it has a transaction around it, like any other."""
+    await leave_broken(manager, server)
+    statement = insert(User).values(username="ada")
+    if engine_name == "postgresql":
+        with pytest.raises(DBAPIError):
+            async with manager.session(single=True) as session:
+                await session.execute(statement)
+    async with manager.session(single=True) as session:
+        await session.execute(statement)
+    assert await count_users(manager) == 1
+
+
+async def test_what_may_commit_by_itself_is_not_repeated(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server)
+    with pytest.raises(DBAPIError):
+        async with manager.session() as session:
+            await session.execute(text("CREATE TABLE never_made (id INTEGER)"))
+
+
+async def test_one_that_was_long_unused_is_asked_first(
+    manager: DatabaseManager, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_connections, "TRUSTED_S", -1.0)
+    await leave_broken(manager, server)
+    with statements(manager) as sent:
+        async with manager.session(single=True) as session:
+            await session.execute(insert(User).values(username="ada"))
+    assert len(sent) == 1
+    assert await count_users(manager) == 1
