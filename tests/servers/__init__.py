@@ -3,6 +3,7 @@
 from tests.servers.binaries import MissingBinaryError
 from tests.servers.certificate import Certificate
 from tests.servers.mariadb import MariaDBServer
+from tests.servers.pgbouncer import PgBouncerServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer, SentinelServer
 from tests.servers.server import Server, ServerError, free_port, wait_until
@@ -11,6 +12,7 @@ __all__ = [
     "Certificate",
     "MariaDBServer",
     "MissingBinaryError",
+    "PgBouncerServer",
     "PostgresServer",
     "RedisServer",
     "SentinelServer",

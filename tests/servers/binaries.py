@@ -13,6 +13,7 @@ from pathlib import Path
 POSTGRES = (("postgres",), "postgresql")
 MARIADB = (("mariadbd", "mysqld"), "mariadb-server")
 REDIS = (("redis-server", "valkey-server"), "redis-server")
+PGBOUNCER = (("pgbouncer",), "pgbouncer")
 OPENSSL = (("openssl",), "openssl")  # makes certificates
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
@@ -51,7 +52,7 @@ def find_tool(server: Path, *names: str) -> Path:
 def missing_packages() -> list[str]:
     """Returns the Debian packages of the servers that are not on this machine."""
     missing = []
-    for names, package in (POSTGRES, MARIADB, REDIS, OPENSSL):
+    for names, package in (POSTGRES, MARIADB, REDIS, PGBOUNCER, OPENSSL):
         try:
             find_server(names, package)
         except MissingBinaryError:

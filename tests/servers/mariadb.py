@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tests.servers.binaries import MARIADB, find_server, find_tool
+from tests.servers.certificate import Certificate
 from tests.servers.postgres import database_name
 from tests.servers.server import READY_TIMEOUT_S, Server, ServerError
 
@@ -16,6 +17,7 @@ class MariaDBServer(Server):
     Args:
         durable: flush to the disk at each commit. Without it a killed server loses nothing, only a machine without
             power would.
+        certificate: it offers TLS, and refuses who comes without.
         extra_args: more of the command line, as `["--default-time-zone=+05:30"]`.
 
     Raises:
@@ -25,7 +27,9 @@ class MariaDBServer(Server):
     name = "mariadb"
     accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
 
-    def __init__(self, *, durable: bool = False, extra_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, durable: bool = False, certificate: Certificate | None = None, extra_args: Sequence[str] = ()
+    ) -> None:
         self._mariadbd = find_server(*MARIADB)
         self._installer = find_tool(self._mariadbd, "mariadb-install-db", "mysql_install_db")
         self._client = find_tool(self._mariadbd, "mariadb", "mysql")
@@ -34,6 +38,7 @@ class MariaDBServer(Server):
         super().__init__(extra_args)
         self._data = self.folder / "data"
         self._socket = self.folder / "s"
+        self._certificate = certificate and certificate.copied_to(self.folder, self._account)
 
     @property
     def url(self) -> str:
@@ -113,6 +118,9 @@ class MariaDBServer(Server):
         if not self._durable:
             # 2, not 0: each commit reaches the kernel, so that a killed server has it after the restart.
             options += ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-frm=OFF"]
+        if self._certificate:
+            options += [f"--ssl-cert={self._certificate.certificate}", f"--ssl-key={self._certificate.key}"]
+            options += ["--require-secure-transport=ON"]
         return [str(self._mariadbd), "--no-defaults", *options, *self._extra_args]
 
     def _answers(self) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from tests.servers.binaries import POSTGRES, find_server, find_tool
+from tests.servers.certificate import Certificate
 from tests.servers.server import READY_TIMEOUT_S, Server, ServerError
 
 
@@ -16,6 +17,7 @@ class PostgresServer(Server):
 
     Args:
         durable: keep fsync on. Without it a killed server loses nothing, only a machine without power would.
+        certificate: it offers TLS, and refuses who comes without.
         extra_args: more of the command line, as `["-c", "timezone=Asia/Kolkata"]`.
 
     Raises:
@@ -26,13 +28,16 @@ class PostgresServer(Server):
     accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
     stop_signal = signal.SIGINT  # "fast": sessions are ended, not waited for
 
-    def __init__(self, *, durable: bool = False, extra_args: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, durable: bool = False, certificate: Certificate | None = None, extra_args: Sequence[str] = ()
+    ) -> None:
         self._postgres = find_server(*POSTGRES)
         self._initdb = find_tool(self._postgres, "initdb")
         self._psql = find_tool(self._postgres, "psql")
         self._durable = durable
         super().__init__(extra_args)
         self._data = self.folder / "data"
+        self._certificate = certificate and certificate.copied_to(self.folder, self._account)
 
     @property
     def url(self) -> str:
@@ -99,6 +104,13 @@ class PostgresServer(Server):
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off"}
+        if self._certificate:
+            access = self.folder / "hba"
+            access.write_text("hostssl all all 127.0.0.1/32 trust\n")
+            files = {"cert": self._certificate.certificate, "key": self._certificate.key}
+            settings |= {"ssl": "on", "hba_file": str(access)} | {
+                f"ssl_{kind}_file": str(at) for kind, at in files.items()
+            }
         options = [word for setting, value in settings.items() for word in ("-c", f"{setting}={value}")]
         return [str(self._postgres), "-D", str(self._data), *options, *self._extra_args]
 

@@ -81,7 +81,7 @@ def test_the_search_path_can_be_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     server = make_program(tmp_path / "bin" / "postgres")
     monkeypatch.setenv("TEST_SERVER_PATH", str(tmp_path / "bin"))
     assert find_server(*POSTGRES) == server
-    assert missing_packages() == ["mariadb-server", "redis-server", "openssl"]
+    assert missing_packages() == ["mariadb-server", "redis-server", "pgbouncer", "openssl"]
 
 
 def test_tools_belong_to_the_server_a_link_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
