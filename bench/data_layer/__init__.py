@@ -1,0 +1,1 @@
+"""What the data layer costs, beside raw SQLAlchemy Core and beside the driver."""
