@@ -1,7 +1,7 @@
-"""The long form of the fault tests, in three parts: imports, memory, core. `make faults` runs them all.
+"""The long form of the fault tests, in four parts: model, imports, memory, core. `make faults` runs them all.
 
-One line for each trial, with its figures and its verdict. The same seed writes the same files and draws the same
-moments and the same schedule of the nemesis.
+One line for each trial, with its figures and its verdict. The same seed draws the same examples, writes the same
+files, and draws the same moments and the same schedule of the nemesis.
 """
 
 import argparse
@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from db import migrate
 from tests.faults.core import Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
 from tests.faults.task_files import write_task_file
+from tests.model.search import search_protocol, search_real_parts
 from tests.servers import MariaDBServer, MissingBinaryError, PostgresServer, RedisServer
 
 SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
@@ -26,7 +28,9 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
-PARTS = ("imports", "memory", "core")
+PARTS = ("model", "imports", "memory", "core")
+REAL_PARTS_TAKE = 20
+"""Times as long as the model as data."""
 BATCH_ROWS = 1000
 HEARTBEAT_TIMEOUT_S = 1.0
 MEMORY_TIMEOUT_S = 3600.0
@@ -38,6 +42,9 @@ def main() -> int:
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}; the same again: make faults ARGS='--seed {seed}'", flush=True)
     passed = []
+    if "model" in options.parts:
+        passed.append(search_protocol(seed, options.model_examples))
+        passed += [_search(engine, seed, options.model_examples // REAL_PARTS_TAKE) for engine in options.engines]
     if "imports" in options.parts:
         passed += [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
     if "memory" in options.parts:
@@ -56,6 +63,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
     parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
     numbers = {
+        "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),
         "--rows": (200_000, "rows of the killed imports"),
         "--file-mb": (1000, "size of the large file"),
@@ -71,6 +79,16 @@ def _parse_options() -> argparse.Namespace:
         parser.error(f"{', '.join(sorted(unknown))}: the parts are {', '.join(PARTS)}")
     options.parts = options.parts or list(PARTS)
     return options
+
+
+def _search(engine: str, seed: int, examples: int) -> bool:
+    try:
+        with _place(engine, with_redis=False) as place, RedisServer() as queue:
+            asyncio.run(migrate.upgrade(place.settings))
+            return search_real_parts(engine, place.database_url, queue.url, seed, examples)
+    except MissingBinaryError as error:
+        print(f"{engine:<10}  not run: {error}", flush=True)
+        return True
 
 
 async def _core(engine: str, scale: Scale) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.models import NEXT_STATES, ImportReject, JobAttempt, Task
 from db.repositories import job_run, run_list
 from holdfast.states import RunState
-from tests.faults.history import broken_fences, broken_steps
+from tests.faults.history import Asked, Expected, check_history
 from tests.faults.task_files import TaskFile, fingerprint
 from tests.faults.watch import Sample, Watch
 
@@ -62,7 +62,10 @@ async def judge(watch: Watch, run_id: UUID, file: TaskFile, *, crashes: int, ret
         rejects = await _rejects(session, run_id)
     verdict.wrong_rejects = len(set(rejects.items()) ^ set(file.rejects.items()))
     verdict.wrong_counters = _wrong_counters(run, file)
+    asked = Asked()
+    asked.acknowledged[run.job_id].append(Expected(0, most_charged=retries))
     verdict.broken_rules += _broken_end(run, attempts, crashes, retries)
+    verdict.broken_rules += (await check_history(watch.manager, asked)).problems
     if run.report is not None and _read_rejects_file(run.report["rejects_file"]) != list(rejects.items()):
         verdict.broken_rules.append(f"{run.report['rejects_file']} is not what stands in import_rejects")
     return verdict
@@ -108,8 +111,7 @@ def _broken_end(run: Row[Any], attempts: Sequence[JobAttempt], crashes: int, ret
         == +Counter({"succeeded": 1, "crashed": crashes, "retry": retries}),
         "the successful attempt is not the last one": bool(attempts) and attempts[-1].outcome == "succeeded",
     }
-    broken = [words for words, holds in rules.items() if not holds]
-    return [*broken, *broken_fences(run, attempts), *broken_steps(run, attempts)]
+    return [words for words, holds in rules.items() if not holds]
 
 
 async def _tasks(session: AsyncSession) -> AsyncIterator[Row[Any]]:

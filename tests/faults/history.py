@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import DatabaseManager
@@ -100,12 +100,12 @@ async def check_history(manager: DatabaseManager, asked: Asked, *, left_in_redis
     async with manager.session(read_only=True) as session:
         runs = await _read_runs(session, findings)
         attempts = await _by_run(session, select(JobAttempt.__table__).order_by(JobAttempt.fence))
-        found = await _by_run(session, select(effects).order_by(effects.c.id))
+        found = await _by_run(session, select(effects).order_by(effects.c.id)) if await _has_effects(session) else {}
     expectations = _match(runs, asked, findings)
     for run in runs:
         _check_row(run, findings)
-        findings.fences += broken_fences(run, attempts.get(run.id, []))
-        findings.states += broken_steps(run, attempts.get(run.id, []))
+        findings.fences += _broken_fences(run, attempts.get(run.id, []))
+        findings.states += _broken_steps(run, attempts.get(run.id, []))
         if (expected := expectations.get(run.id)) is not None:
             _check_end(run, expected, attempts.get(run.id, []), findings)
             _check_effects(run, expected, found.get(run.id, []), findings)
@@ -115,7 +115,7 @@ async def check_history(manager: DatabaseManager, asked: Asked, *, left_in_redis
     return findings
 
 
-def broken_fences(run: RunRow, attempts: Sequence[Row[Any] | JobAttempt]) -> list[str]:
+def _broken_fences(run: RunRow, attempts: Sequence[Row[Any] | JobAttempt]) -> list[str]:
     """Tell whether the ended attempts of a run that is over are not its starts 1 to n."""
     numbers = [attempt.fence for attempt in attempts]
     last = run.fence if RunState(run.state) is not RunState.RUNNING else run.fence - 1
@@ -124,7 +124,7 @@ def broken_fences(run: RunRow, attempts: Sequence[Row[Any] | JobAttempt]) -> lis
     return [f"{run.job_id}: attempts {numbers} are not the starts 1 to {last}"]
 
 
-def broken_steps(run: RunRow, attempts: Sequence[Row[Any] | JobAttempt]) -> list[str]:
+def _broken_steps(run: RunRow, attempts: Sequence[Row[Any] | JobAttempt]) -> list[str]:
     """Tell which steps of a run's life cannot have been, as far as its attempts tell of it."""
     path = [RunState.WAITING]
     for attempt in attempts:
@@ -157,6 +157,12 @@ async def _read_runs(session: AsyncSession, findings: Findings) -> list[RunRow]:
     findings.states += [f"{run.job_id}: keeps its unique key" for run in live if _is_over(run) and run.live_key]
     findings.states += [f"{run.job_id}: is {run.state} in the history" for run in over if not _is_over(run)]
     return [*live, *(run for run in over if run.id not in twice)]
+
+
+async def _has_effects(session: AsyncSession) -> bool:
+    """Whether there is a table of effects: runs of other kinds leave theirs elsewhere."""
+    connection = await session.connection()
+    return await connection.run_sync(lambda sync: inspect(sync).has_table(effects.name))
 
 
 async def _by_run(session: AsyncSession, query: Any) -> dict[UUID, list[Row[Any]]]:

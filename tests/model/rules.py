@@ -285,6 +285,7 @@ def profile(examples: int, steps: int, *, shrink: bool = True, **options: Any) -
         phases=phases,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
         **({"derandomize": True} | options),
     )

@@ -18,7 +18,7 @@ from db.models import WorkerHeartbeat
 from holdfast import Client, JobReport, Run, outbox, wire
 from tests.processes import CHECKOUT, WorkerProcess
 from tests.queue.lasting_kinds import Blocking, BlockingUntilAsked, Lasting, Stubborn
-from tests.queue.workplace import PATIENCE_S, Ledger, Workplace
+from tests.queue.workplace import PATIENCE_S, SUCCESS, Ledger, Workplace
 from tests.servers import wait_until
 
 GRACE_S = 1.0
@@ -108,6 +108,7 @@ async def assert_goes_on_elsewhere(place: Workplace, ledger: Ledger, run: Run[Jo
     assert (over.attempts, over.fence, over.crashes) == (0, 2, crashes)
     outcomes = [(one.attempt, one.outcome) for one in await ledger.attempts(over.id)]
     assert outcomes == [(1, "crashed" if crashes else "interrupted"), (1, "succeeded")]
+    assert await ledger.problems({run.id: SUCCESS}) == []
 
 
 @pytest.mark.parametrize("signals", [1, 2])

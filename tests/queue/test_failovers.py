@@ -11,9 +11,10 @@ from uuid import UUID
 import pytest
 from arq.connections import ArqRedis
 
-from holdfast import Client, QueueUnavailable, RunCancelled, wire
+from holdfast import Client, QueueUnavailable, RunCancelled, RunState, wire
 from holdfast.ids import uuid7
-from tests.queue.workplace import PATIENCE_S, Workplace
+from tests.faults.history import Expected
+from tests.queue.workplace import PATIENCE_S, SUCCESS, Workplace
 from tests.servers import Certificate, RedisServer, SentinelServer, wait_until
 from tests.skips import made_or_skipped
 from worker.queue.sync_client import sync_client
@@ -93,6 +94,8 @@ async def test_runs_go_on_with_the_new_master(
                 endless.id: ("cancelled", 1),
                 **dict.fromkeys([long.id, small.id], ("succeeded", 1)),
             }
+            cancelled = Expected(0, frozenset({RunState.CANCELLED}))
+            assert await ledger.problems({endless.id: cancelled, long.id: SUCCESS, small.id: SUCCESS}) == []
     assert PASSWORD not in worker.text
 
 

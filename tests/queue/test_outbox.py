@@ -17,7 +17,7 @@ from db.models import User
 from db.settings import DatabaseSettings
 from holdfast import Client, ImportReport, RunState, outbox
 from holdfast.ids import uuid7
-from tests.queue.workplace import PATIENCE_S, Ledger, Workplace
+from tests.queue.workplace import PATIENCE_S, SUCCESS, Ledger, Workplace
 from tests.servers import PostgresServer, wait_until
 
 
@@ -57,6 +57,7 @@ async def test_commit_enqueues_and_rollback_does_not(place: Workplace, ledger: L
         0,
     )
     assert row.enqueued_at <= row.dispatched_at <= row.started_at <= row.finished_at
+    assert await ledger.problems({str(committed): SUCCESS}) == []
     async with ledger.manager.session(read_only=True) as session:
         assert set((await session.execute(select(User.username))).scalars()) == {"ada", "importer"}
 
@@ -120,7 +121,7 @@ async def test_a_role_that_may_only_insert_is_enough(
     with place.worker("--burst") as worker:
         assert worker.wait(PATIENCE_S) == 0
     async with place.ledger() as ledger:
-        assert [(run.id, run.state) for run in await ledger.runs()] == [(run_id, "succeeded")]
+        assert await ledger.problems({str(run_id): SUCCESS}) == []
     postgres_server.execute(f"DROP OWNED BY {role}", postgres_url)
     postgres_server.execute(f"DROP ROLE {role}", postgres_url)
 

@@ -13,11 +13,12 @@ from redis import asyncio as redis_asyncio
 from sqlalchemy import func, select, update
 
 from db.models import Task
-from holdfast import Client, ImportReport, ImportTasks, RunFailed, outbox, wire
+from holdfast import Client, ImportReport, ImportTasks, RunFailed, RunState, outbox, wire
 from holdfast.outbox import job_runs
 from samples.make_tasks import FIELD_MAP
+from tests.faults.history import Expected
 from tests.processes import WorkerProcess, clean_environment
-from tests.queue.workplace import PATIENCE_S, Workplace, assert_counts, log_events
+from tests.queue.workplace import PATIENCE_S, SUCCESS, Workplace, assert_counts, log_events
 from tests.servers import RedisServer, free_port, wait_until
 from tests.skips import made_or_skipped
 from worker.queue.claims import Claimer, LeaseTerms
@@ -55,6 +56,7 @@ async def test_an_import_goes_on_where_a_deploy_has_interrupted_it(place: Workpl
         async with ledger.manager.session(read_only=True) as session:
             tasks = (await session.execute(select(func.count()).select_from(Task))).scalar_one()
         assert tasks == expected.good
+        assert await ledger.problems({run.id: SUCCESS}) == []
     assert "run interrupted" in [event["event"] for event in log_events(first)]
 
 
@@ -168,18 +170,20 @@ async def test_runs_that_wait_in_the_ledger_outlive_a_flush_of_redis(place: Work
         assert {run.id: (run.state, run.fence) for run in await ledger.runs()} == dict.fromkeys(
             run_ids, ("succeeded", 1)
         )
+        assert await ledger.problems({str(run_id): SUCCESS for run_id in run_ids}) == []
         async with Client(place.redis_url) as client:
             assert {await client.run(str(run_id), ImportReport).status() for run_id in run_ids} == {"succeeded"}
 
 
 async def test_a_claim_that_a_dead_worker_left_in_redis_is_taken_away(place: Workplace) -> None:
-    async with Client(place.redis_url) as client:
+    async with Client(place.redis_url) as client, place.ledger() as ledger:
         run = await client.enqueue(place.import_request())
         assert await _claim_and_die(place.redis_url) == [run.id]  # claimed, not yet admitted
         assert await run.status() == "running"
         with place.worker("--burst") as worker:
             assert (await run.result(timeout_s=PATIENCE_S)).rows_read == 50
             assert worker.wait() == 0
+        assert await ledger.problems({run.id: SUCCESS}) == []
 
 
 async def _claim_and_die(redis_url: str) -> list[str]:
@@ -217,6 +221,8 @@ async def test_a_run_that_is_over_is_not_run_again_but_answered_again(place: Wor
             assert redis.zcard(wire.DEFAULT_QUEUE) == 0
             assert worker.terminate() == 0
         after = [(await ledger.run_of(run.id), await ledger.attempts(UUID(run.id))) for run in (good, bad)]
+        failed = Expected(0, frozenset({RunState.FAILED}), most_charged=1)
+        assert await ledger.problems({good.id: SUCCESS, bad.id: failed}) == []
     assert [(run, len(attempts)) for run, attempts in after] == [(run, len(attempts)) for run, attempts in before]
     assert [event["event"] for event in log_events(worker)].count("run started") == 2
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ from db.repositories.job_run import RunRow
 from db.repositories.run_list import RunFilter
 from holdfast.requests import ImportReport, ImportTasks
 from samples.make_tasks import FIELD_MAP, ExpectedCounts, write_tasks
+from tests.faults.history import Asked, Expected, check_history
 from tests.processes import WorkerProcess, clean_environment
 from worker.settings import Settings
 
 PATIENCE_S = 60.0
 """Seconds for which a test waits for what must come; it fails after them."""
+SUCCESS = Expected(0)
+"""Of a run whose effects, if it has any, are no steps of a trial: nothing is charged, and it succeeds."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,11 @@ class Ledger:
         """Returns the ended attempts of a run, the first one first."""
         async with self.manager.session(read_only=True) as session:
             return await run_list.list_attempts(session, run_id)
+
+    async def problems(self, asked: Mapping[str, Expected]) -> list[str]:
+        """Returns what the history checker finds, when all runs should be over and these only were asked for."""
+        given = Asked(acknowledged={job_id: [expected] for job_id, expected in asked.items()})
+        return (await check_history(self.manager, given)).problems
 
     async def until(self, run_id: UUID, *states: str, rows_read: int = 0) -> RunRow:
         """Returns the run once it is in one of these states and has read so many rows."""
