@@ -14,6 +14,8 @@ from db.tls import requires_tls, tls_arguments
 from db.urls import engine_family, is_in_memory
 
 CONNECT_TIMEOUT_S = 10
+COM_SET_OPTION = 0x1B
+MULTI_STATEMENTS_OFF = (1).to_bytes(2, "little")
 
 SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout = 30000",  # ms to wait for the one writer's turn; first, because the next may have to wait
@@ -107,8 +109,17 @@ def _mysql_tuner(settings: DatabaseSettings, *, pooled: bool) -> Any:
             if not cursor.fetchone()[1]:
                 raise ConnectionError(f"the server offers no encryption, but DATABASE_TLS is {settings.database_tls}")
         cursor.close()
+        dbapi_connection.run_async(_refuse_second_statements)
 
     return tell
+
+
+async def _refuse_second_statements(driver: Any) -> None:
+    # Both drivers ask for many statements in one call, which is what injected SQL lives on. COM_SET_OPTION takes it
+    # back: https://mariadb.com/kb/en/com_set_option/
+    await driver._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF)  # noqa: SLF001 - they have no method for it
+    read = driver.read_packet if hasattr(driver, "read_packet") else driver._read_packet  # noqa: SLF001
+    await read()
 
 
 def mysql_statement(settings: DatabaseSettings, *, pooled: bool) -> str:

@@ -1,8 +1,12 @@
 """Slow queries are logged: the statement without values, how long it took, and for whom."""
 
 import asyncio
+import json
 import logging
+import re
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -17,6 +21,7 @@ from db.query_log import LONGEST_STATEMENT, asked_by, redacted
 from db.settings import DatabaseSettings
 from jobs.context import RunContext
 from jobs.settings import JobSettings
+from tests.processes import WorkerProcess, clean_environment
 
 RUN_ID = UUID("01a1fbc6-4e8c-7247-b0b0-10a34ca5dcf2")
 
@@ -106,3 +111,20 @@ def test_no_quoted_secret_is_shown(noise: str) -> None:
 
 def test_a_long_statement_is_cut() -> None:
     assert len(redacted("SELECT " + "a, " * LONGEST_STATEMENT)) == LONGEST_STATEMENT + 3
+
+
+def test_a_worker_says_for_which_run(migrated_sqlite: Path, tmp_path: Path) -> None:
+    """A real one, for which every query is a slow one."""
+    file = shutil.copy(migrated_sqlite, tmp_path / "holdfast.db")
+    (tmp_path / "tasks.csv").write_text("title\ncanary-96\n", encoding="utf-8")
+    environment = clean_environment(
+        DATABASE_URL=f"sqlite:///{file}", HOLDFAST_DATA_DIR=str(tmp_path / "data"), DATABASE_SLOW_QUERY_S="0.0000001"
+    )
+    enqueue = ("import", str(tmp_path / "tasks.csv"), "--detach", "--json")
+    with WorkerProcess(environment, tmp_path, arguments=enqueue, name="enqueue") as command:
+        assert command.wait() == 0, command.text
+    run_id = next(json.loads(line)["run_id"] for line in command.text.splitlines() if line.startswith("{"))
+    with WorkerProcess(environment, tmp_path, arguments=("run", "--burst")) as worker:
+        assert worker.wait() == 0, worker.text
+    assert re.search(rf"slow query: \d+\.\d+ s for import_tasks\[{run_id}\]: INSERT INTO tasks ", worker.text)
+    assert "canary" not in worker.text

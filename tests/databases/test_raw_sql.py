@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from db.connection import DatabaseManager
 from db.models import User
+from db.settings import DatabaseSettings
 
 HOSTILE = (
     "x'; DROP TABLE users; --",
@@ -69,6 +70,24 @@ async def test_a_value_without_a_place_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"differ in {odd}: write :name in the SQL for each value"):
         await manager.execute_raw_sql(sql, params)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "asyncmy", "aiomysql", "aiosqlite"])
+async def test_a_second_statement_is_refused(driver: str, postgres_url: str, mariadb_url: str, sqlite_url: str) -> None:
+    urls = {
+        "asyncpg": postgres_url,
+        "asyncmy": mariadb_url,
+        "aiomysql": mariadb_url.replace("mariadb://", "mysql+aiomysql://"),
+        "aiosqlite": sqlite_url,
+    }
+    manager = DatabaseManager(DatabaseSettings(database_url=urls[driver], _env_file=None))
+    try:
+        await manager.execute_raw_sql("CREATE TABLE kept (id INTEGER)")
+        with pytest.raises(DBAPIError):
+            await manager.execute_raw_sql("SELECT 1; DROP TABLE kept")
+        assert await manager.execute_raw_sql("SELECT id FROM kept") == []
+    finally:
+        await manager.close()
 
 
 async def test_a_reading_one_cannot_write(manager: DatabaseManager) -> None:

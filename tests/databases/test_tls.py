@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -47,6 +48,10 @@ def tls_urls(certificate: Certificate, pytestconfig: pytest.Config) -> Iterator[
     postgres = skips.made_or_skipped(lambda: PostgresServer(certificate=certificate), pytestconfig)
     mariadb = skips.made_or_skipped(lambda: MariaDBServer(certificate=certificate), pytestconfig)
     with postgres, mariadb:
+        postgres.execute("CREATE ROLE certified LOGIN")
+        mariadb.execute(
+            "CREATE USER certified@'127.0.0.1' REQUIRE X509; GRANT SELECT ON mysql.* TO certified@'127.0.0.1'"
+        )
         yield urls_of(postgres, mariadb)
 
 
@@ -96,6 +101,28 @@ async def test_one_of_another_host_is_refused(tls_urls: dict[str, str], certific
     assert await is_encrypted(url, database_tls="verify-ca", database_tls_ca=certificate.certificate)
     with pytest.raises(DatabaseUnavailable, match=r"(?i)hostname mismatch"):
         await is_encrypted(url, database_tls="verify-full", database_tls_ca=certificate.certificate)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_a_certificate_is_shown_to_a_server_that_asks(
+    tls_urls: dict[str, str], certificate: Certificate, scheme: str
+) -> None:
+    url = tls_urls[scheme].replace("postgres@", "certified@").replace("root@", "certified@")
+    told = {"database_tls": "verify-full", "database_tls_ca": certificate.certificate}
+    shown = {"database_tls_cert": certificate.certificate, "database_tls_key": certificate.key}
+    with pytest.raises(DatabaseUnavailable):
+        await is_encrypted(url, **told)
+    assert await is_encrypted(url, **told, **shown)
+
+
+@pytest.mark.parametrize("setting", ["database_tls_ca", "database_tls_cert"])
+async def test_a_file_that_holds_no_certificate_is_named(setting: str, tmp_path: Path) -> None:
+    for content in (None, "nothing"):
+        file = tmp_path / "file.pem"
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(DatabaseUnavailable, match=rf"{setting.upper()} .*file.pem: no certificate can be read"):
+            await is_encrypted("postgresql://db.example/tasks", database_tls="verify-full", **{setting: file})
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

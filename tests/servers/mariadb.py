@@ -17,7 +17,7 @@ class MariaDBServer(Server):
     Args:
         durable: flush to the disk at each commit. Without it a killed server loses nothing, only a machine without
             power would.
-        certificate: it offers TLS, and refuses who comes without.
+        certificate: it offers TLS, and refuses who comes without; it is also what clients may be asked to show.
         extra_args: more of the command line, as `["--default-time-zone=+05:30"]`.
 
     Raises:
@@ -119,7 +119,8 @@ class MariaDBServer(Server):
             # 2, not 0: each commit reaches the kernel, so that a killed server has it after the restart.
             options += ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-frm=OFF"]
         if self._certificate:
-            options += [f"--ssl-cert={self._certificate.certificate}", f"--ssl-key={self._certificate.key}"]
+            own = self._certificate.certificate
+            options += [f"--ssl-cert={own}", f"--ssl-key={self._certificate.key}", f"--ssl-ca={own}"]
             options += ["--require-secure-transport=ON"]
         return [str(self._mariadbd), "--no-defaults", *options, *self._extra_args]
 

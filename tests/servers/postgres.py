@@ -17,7 +17,7 @@ class PostgresServer(Server):
 
     Args:
         durable: keep fsync on. Without it a killed server loses nothing, only a machine without power would.
-        certificate: it offers TLS, and refuses who comes without.
+        certificate: it offers TLS, and refuses who comes without. The user `certified` has to show this very one.
         extra_args: more of the command line, as `["-c", "timezone=Asia/Kolkata"]`.
 
     Raises:
@@ -106,8 +106,10 @@ class PostgresServer(Server):
             settings |= {"fsync": "off", "full_page_writes": "off"}
         if self._certificate:
             access = self.folder / "hba"
-            access.write_text("hostssl all all 127.0.0.1/32 trust\n")
-            files = {"cert": self._certificate.certificate, "key": self._certificate.key}
+            certified = "hostssl all certified 127.0.0.1/32 trust clientcert=verify-ca"
+            access.write_text(f"{certified}\nhostssl all all 127.0.0.1/32 trust\n")
+            own = self._certificate.certificate
+            files = {"cert": own, "key": self._certificate.key, "ca": own}
             settings |= {"ssl": "on", "hba_file": str(access)} | {
                 f"ssl_{kind}_file": str(at) for kind, at in files.items()
             }
