@@ -29,8 +29,13 @@ def ring_after_commit(sessions: async_sessionmaker[AsyncSession] | AsyncSession,
     """
     if isinstance(sessions, AsyncSession):
         sessions.info[CLIENT] = client
-    else:
-        sessions.configure(info={**(sessions.kw.get("info") or {}), CLIENT: client})
+        event.listen(sessions.sync_session, "after_commit", _ring)
+        return
+    # A class of sessions of its own: to listen to each session would cost more than all else that enqueue() does.
+    usual = sessions.kw.get("sync_session_class") or sessions.class_.sync_session_class
+    ringing = type(f"Ringing{usual.__name__}", (usual,), {})
+    event.listen(ringing, "after_commit", _ring)
+    sessions.configure(info={**(sessions.kw.get("info") or {}), CLIENT: client}, sync_session_class=ringing)
 
 
 def ring_later(session: AsyncSession | AsyncConnection, queue: str) -> None:
@@ -38,15 +43,12 @@ def ring_later(session: AsyncSession | AsyncConnection, queue: str) -> None:
     sync_session = getattr(session, "sync_session", None)
     if sync_session is None or CLIENT not in sync_session.info:
         return
-    if QUEUES not in sync_session.info:
-        sync_session.info[QUEUES] = set()
-        event.listen(sync_session, "after_commit", _ring)
-    sync_session.info[QUEUES].add(queue)
+    sync_session.info.setdefault(QUEUES, set()).add(queue)
 
 
 def _ring(session: "Session") -> None:
     if session.in_nested_transaction():  # only a savepoint was released
         return
-    queues: set[str] = session.info[QUEUES]
+    queues: set[str] = session.info.get(QUEUES, set())
     while queues:
         session.info[CLIENT].ring(queues.pop())

@@ -6,6 +6,7 @@ The ledger's table is defined here once, so that producers write exactly what th
 """
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -15,13 +16,16 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Index,
+    Insert,
     Integer,
     MetaData,
     String,
     Table,
     UniqueConstraint,
     Uuid,
+    bindparam,
     insert,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects import mysql, postgresql
@@ -213,7 +217,37 @@ job_runs_history = Table(
 """Finished runs, by month on PostgreSQL: a UUIDv7 begins with its time."""
 
 
-_INSERT = insert(job_runs)
+class _WrittenJson(TypeDecorator[str]):
+    """JSON that is text already, for a column of ``json_column_type``."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else JSON())
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        del dialect
+
+
+@cache
+def _insert(*, is_scheduled: bool, is_unique: bool) -> Insert:
+    # Made once, and with as few parameters as can be: each costs the producer's transaction its while.
+    values = {
+        "id": bindparam("id", type_=Uuid()),
+        "kind": bindparam("kind"),
+        "queue": bindparam("queue"),
+        "job_id": bindparam("job_id"),
+        "request": bindparam("request", type_=_WrittenJson()),
+        "state": literal_column(f"'{RunState.WAITING.value}'"),
+        "enqueued_at": bindparam("now", type_=UtcDateTime()),
+        "due_at": bindparam("at" if is_scheduled else "now", type_=UtcDateTime()),
+    }
+    if is_scheduled:
+        values["reason"] = literal_column("'scheduled'")
+    if is_unique:
+        values["unique_key"] = bindparam("unique_key")
+    return insert(job_runs).values(values).inline()
 
 
 async def enqueue(  # noqa: PLR0913 - each is an option of its own
@@ -255,18 +289,18 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the wire can carry: it is part of the identity
     key = queue_key(queue, namespace)
-    values = {
+    values: dict[str, Any] = {
         "id": run_id,
         "kind": request.kind,
         "queue": key,
         "job_id": str(run_id),
-        "request": request.payload(),
-        "state": RunState.WAITING.value,
-        "reason": None if at is None else "scheduled",
-        "enqueued_at": now,
-        "due_at": at or now,
-        "unique_key": unique_key,
+        "request": request.payload_json().decode(),
+        "now": now,
     }
-    await session.execute(_INSERT, values)  # not by values(): that builds and caches a statement anew for each run
+    if at is not None:
+        values["at"] = at
+    if unique_key is not None:
+        values["unique_key"] = unique_key
+    await session.execute(_insert(is_scheduled=at is not None, is_unique=unique_key is not None), values)
     ring_later(session, key)
     return run_id
