@@ -32,7 +32,8 @@ def _add_checks_of_sqlite(table: Table) -> None:
             check, name = func.length(column) <= column.type.length, f"{column.name}_length"
         else:
             continue
-        table.append_constraint(CheckConstraint(check, name=name).ddl_if(dialect="sqlite"))
+        rule = CheckConstraint(check, name=name, info={"dialect": "sqlite"})
+        table.append_constraint(rule.ddl_if(dialect="sqlite"))
 
 
 class Base(DeclarativeBase):

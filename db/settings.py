@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL
 
 from db.urls import engine_family, has_usable_options, is_in_memory, normalise_url
@@ -68,6 +68,14 @@ class DatabaseSettings(BaseSettings):
 
     holdfast_data_dir: Path = Path("data")
     """Where the embedded database and queue, the spool and the reject files live; made with mode 0700."""
+    holdfast_plugins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules on PYTHONPATH, separated by commas, that bring kinds, models and migrations of their own (``JOBS``,
+    ``MODELS``, ``MIGRATIONS``)."""
+
+    @field_validator("holdfast_plugins", mode="before")
+    @classmethod
+    def _split_plugins(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
+from db.plugins import PluginError, import_plugin
 from holdfast.requests import ImportTasks, JobReport, JobRequest
 from jobs.context import RunContext
 from jobs.import_tasks import clean_up, import_tasks
@@ -38,24 +38,27 @@ class Job:
 BUILT_IN = (Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),)
 
 
-class PluginError(ValueError):
-    """A module of ``HOLDFAST_PLUGINS`` cannot be used; the message is one line."""
-
-
 def load_jobs(settings: JobSettings) -> dict[str, Job]:
     """Return every kind that this worker runs, by its name: the built-in ones and those of the plugins.
 
     Raises:
-        PluginError: a plugin cannot be imported, has no ``JOBS``, or brings a kind that is there already.
+        PluginError: a plugin cannot be imported, brings nothing, or brings a kind that is there already.
     """
     jobs = {job.kind: job for job in BUILT_IN}
     for name in settings.holdfast_plugins:
-        try:
-            brought: tuple[Job, ...] = tuple(import_module(name).JOBS)
-        except (ImportError, AttributeError, TypeError) as error:
-            raise PluginError(f"HOLDFAST_PLUGINS={name}: {error}; put it on PYTHONPATH, with a JOBS of Job") from error
-        for job in brought:
+        for job in _jobs_of(name):
             if job.kind in jobs:
                 raise PluginError(f"HOLDFAST_PLUGINS={name}: the kind {job.kind} is there already; rename one")
             jobs[job.kind] = job
     return jobs
+
+
+def _jobs_of(name: str) -> tuple[Job, ...]:
+    module = import_plugin(name)
+    try:
+        return tuple(module.JOBS)
+    except (AttributeError, TypeError) as error:
+        if not hasattr(module, "JOBS") and (hasattr(module, "MODELS") or hasattr(module, "MIGRATIONS")):
+            return ()
+        advice = "put a JOBS of Job, MODELS or MIGRATIONS into it"
+        raise PluginError(f"HOLDFAST_PLUGINS={name}: {error}; {advice}") from error

@@ -17,14 +17,6 @@ class JobSettings(DatabaseSettings):
     """Folders from which imports may read, absolute, separated by ``:``. None by default: a producer that can reach
     Redis could otherwise have any file of the worker's machine read. The spool is always allowed."""
 
-    holdfast_plugins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Modules on PYTHONPATH, separated by commas, that bring kinds of their own: each has a ``JOBS`` of ``Job``."""
-
-    @field_validator("holdfast_plugins", mode="before")
-    @classmethod
-    def _split_plugins(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
     @field_validator("import_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

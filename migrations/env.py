@@ -5,14 +5,16 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
 
-import db.models  # noqa: F401 - registers the tables
 from db.base import Base
 from db.connection import create_engine
+from db.drift import compared, our_tables
 from db.migrate import VERSION_TABLE
+from db.plugins import DatabasePlugin
 from db.settings import DatabaseSettings
 
 LOCK_NAME = "holdfast_migrations"
@@ -29,18 +31,24 @@ def settings() -> DatabaseSettings:
     return given if isinstance(given, DatabaseSettings) else DatabaseSettings()
 
 
-def is_ours(name: str | None, kind: str, parents: object) -> bool:
-    """Leave the history's monthly partitions out of comparisons: the workers make and drop them."""
-    del parents
-    return kind != "table" or name is None or not name.startswith("job_runs_history_")
+def plugin() -> DatabasePlugin | None:
+    given = context.config.attributes.get("plugin")
+    return given if isinstance(given, DatabasePlugin) else None
+
+
+def line() -> dict[str, Any]:
+    """Say whose migrations are run: Holdfast's, or a plugin's with a version table of their own."""
+    ours = plugin()
+    if ours is not None:
+        return {"version_table": ours.version_table, **compared(ours.metadata, ours.tables)}
+    return {"version_table": VERSION_TABLE, **compared(Base.metadata, our_tables(settings()))}
 
 
 def run_offline() -> None:
     context.configure(
         dialect_name=settings().url.get_backend_name(),
-        target_metadata=Base.metadata,
-        version_table=VERSION_TABLE,
         literal_binds=True,
+        **line(),
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -51,9 +59,7 @@ def run_on(connection: Connection) -> None:
     with lock(connection):
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
-            version_table=VERSION_TABLE,
-            include_name=is_ours,
+            **line(),
             render_as_batch=connection.dialect.name == "sqlite",
             transactional_ddl=connection.dialect.name not in {"mysql", "mariadb"},
         )

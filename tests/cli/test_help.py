@@ -43,7 +43,11 @@ def test_the_commands() -> None:
         "workers list",
         "adopt",
         "db upgrade",
+        "db check",
         "db current",
+        "db downgrade",
+        "db reset",
+        "db seed",
         "demo",
     }
 

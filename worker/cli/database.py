@@ -35,7 +35,7 @@ async def open_database(settings: Settings) -> AsyncIterator[DatabaseManager]:
         make_data_dir(settings)
     manager = await initialize_database(settings)
     try:
-        if settings.database_migrates_itself and await migrate.current_revision(manager) != migrate.head_revision():
+        if settings.database_migrates_itself and not await migrate.is_current(manager):
             await migrate.upgrade(settings)
         await migrate.require_current(manager)
         yield manager

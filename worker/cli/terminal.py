@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from db.errors import DatabaseUnavailable, first_line, is_transient
 from db.migrate import SchemaOutdated
+from db.plugins import PluginError
 from holdfast.errors import HoldfastError, QueueUnavailable
-from jobs.registry import PluginError
 from jobs.sources import SourceError
 from worker.embedded import EmbeddedQueueInUse
 from worker.logs import configure_logs
