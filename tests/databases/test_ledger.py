@@ -231,7 +231,11 @@ async def test_a_uuid7_used_again_gets_an_id_of_its_own() -> None:
     assert second.run_id != first.run_id
 
 
-@pytest.mark.parametrize("job_id", ["cron:nightly", str(uuid4()), str(uuid7()).upper(), "\U0001f600" * 200, " x "])
+@pytest.mark.parametrize(
+    "job_id",
+    ["cron:nightly", str(uuid4()), str(uuid7()).upper(), "\U0001f600" * 200, " x "],
+    ids=["words", "version 4", "upper case", "long", "spaces"],
+)
 async def test_a_job_id_that_is_no_uuid7_gets_an_id(job_id: str) -> None:
     run = born(job_id)
     given = await ledger.admit(run, vitals("ada"), active_here=())
