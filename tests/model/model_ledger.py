@@ -125,6 +125,13 @@ class ModelLedger:
         self._enter(run, RunState.CANCELLED)
         return True
 
+    def refuse(self, run: int, steps: int) -> RunState | None:
+        """Ends a run that was cancelled before its admission; None: somebody performs it, and is told."""
+        self.insert(run, steps, None, dispatched=True)
+        self.cancel(run)
+        state = self.rows[run].state
+        return state if state.is_over else None
+
     def orphans(self, worker: int, active: Collection[int]) -> dict[int, int]:
         """Returns the running runs that nobody performs, with their fences, as this worker sees it."""
         running = {run: row.fence for run, row in self.rows.items() if row.state is RunState.RUNNING}

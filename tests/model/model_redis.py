@@ -20,6 +20,7 @@ class Keys:
     """Run -> its steps."""
     intake: list[int] = field(default_factory=list)
     results: dict[int, RunState] = field(default_factory=dict)
+    aborts: set[int] = field(default_factory=set)
     has_sentinel: bool = False
 
 
@@ -52,6 +53,12 @@ class ModelRedis:
         self.keys.payloads[run] = steps
         self.keys.queue[run] = self.now
         self.keys.intake.append(run)
+
+    def abort(self, run: int) -> None:
+        if run not in self.keys.results:
+            self.keys.aborts.add(run)
+            if run in self.keys.queue and not self.lease_holds(run):
+                self.keys.queue[run] = self.now  # so that a worker ends it at once
 
     def claim(self, worker: int, most: int, *, but: Collection[int]) -> list[int]:
         due = sorted(run for run, at in self.keys.queue.items() if at <= self.now)
@@ -126,3 +133,4 @@ class ModelRedis:
         self._release(run)
         self.keys.queue.pop(run, None)
         self.keys.payloads.pop(run, None)
+        self.keys.aborts.discard(run)

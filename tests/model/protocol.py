@@ -12,7 +12,7 @@ from tests.model.model_ledger import Flaw, ModelLedger
 from tests.model.model_redis import ModelRedis
 from tests.model.world import SLOTS, Clock, Duty, Picture
 
-Strand = Generator[None, bool, RunState | None]
+Strand = Generator[None, bool | None, RunState | None]
 """Is sent whether the answer to its next commit is lost; returns what Redis is to hear of a run, None: it goes back."""
 
 
@@ -28,6 +28,8 @@ class Worker:
     """The runs that it performs, as far as it knows."""
     taken_away: set[int] = field(default_factory=set)
     """The runs of which Redis has told it that somebody else has them."""
+    unwanted: set[int] = field(default_factory=set)
+    """The runs of which Redis has told it that they were cancelled."""
     ends: dict[int, RunState | None] = field(default_factory=dict)
     """What Redis is to hear."""
 
@@ -62,6 +64,9 @@ class Protocol:
     def cancel(self, run: int) -> None:
         if self.ledger.cancel(run):
             self.redis.tell_unclaimed(run, RunState.CANCELLED)
+
+    def abort(self, run: int) -> None:
+        self.redis.abort(run)
 
     def hire(self) -> None:
         self._hired += 1
@@ -102,11 +107,12 @@ class Protocol:
 
     def claim(self, worker: int) -> None:
         its = self.workers[worker]
+        its.unwanted |= self.redis.keys.aborts & its.active
         if its.is_draining or self.ledger.has_suspect(its.active):
             return
         for run in self.redis.claim(worker, SLOTS - len(its.runs), but={*its.runs, *its.ends}):
             its.runs[run] = self._perform(its, run)
-            next(its.runs[run])
+            self._go_on(its, run, lost=None)
 
     def reap(self, worker: int) -> None:
         self.redis.reap(worker)
@@ -158,6 +164,8 @@ class Protocol:
     # What workers begin
 
     def _perform(self, its: Worker, run: int) -> Strand:
+        if run in self.redis.keys.aborts:
+            return self.ledger.refuse(run, self._steps[run - 1])
         lost = yield
         if self.flaw == "started before the admission":
             self.ledger.take_effect(run, 1)
@@ -178,17 +186,17 @@ class Protocol:
             end = self.ledger.finish(run, admission, outcome)
         return end
 
-    def _walk(self, its: Worker, run: int, fence: int) -> Generator[None, bool, str]:
+    def _walk(self, its: Worker, run: int, fence: int) -> Generator[None, bool | None, str]:
         """Walks the batches of a run from its cursor on; returns the outcome."""
         row = self.ledger.rows[run]
         position = row.cursor
         while position < row.steps:
             yield
-            if its.is_draining or run in its.taken_away:
+            if its.is_draining or run in its.taken_away - its.unwanted:
                 return "interrupted"
             if not self.ledger.holds(run, fence) and self.flaw != "no fence in a batch":
                 return "lost"
-            if row.cancel_requested:
+            if row.cancel_requested or run in its.unwanted:
                 return "cancelled"
             position += 1
             self.ledger.take_effect(run, position)
@@ -229,6 +237,8 @@ class Protocol:
             yield from self._compare()
             self.redis.keys.has_sentinel = True
         yield
+        for run in sorted(keys.aborts):
+            self.cancel(run)
         for run in announced:
             if run in self.redis.keys.payloads:
                 self.ledger.insert(run, self.redis.keys.payloads[run], None, dispatched=True)
@@ -249,7 +259,7 @@ class Protocol:
         self.redis.put(run, row.steps, anew=row.was_put_back)
         return True
 
-    def _go_on(self, its: Worker, strand: int | Duty, *, lost: bool = False) -> None:
+    def _go_on(self, its: Worker, strand: int | Duty, *, lost: bool | None = False) -> None:
         try:
             if isinstance(strand, int):
                 its.runs[strand].send(lost)
@@ -261,5 +271,6 @@ class Protocol:
                 its.ends[strand] = over.value
                 its.active.discard(strand)
                 its.taken_away.discard(strand)
+                its.unwanted.discard(strand)
             else:
                 del its.duties[strand]

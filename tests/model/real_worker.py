@@ -115,6 +115,7 @@ class RealWorker:
     async def claim(self) -> None:
         if self.worker.allow_pick_jobs:
             await self.worker._claim_in_order(self.engine)
+        await self.worker._cancel_aborted_jobs()
         await self._rest()
 
     async def reap(self) -> None:

@@ -15,7 +15,7 @@ from holdfast.states import RunState
 from tests.faults.effects import effects
 from tests.faults.history import Asked, Expected, check_history
 from tests.model.real_clocks import move_database_clock, move_redis_clock
-from tests.model.real_kinds import Walk
+from tests.model.real_kinds import Walk, Walked
 from tests.model.real_stage import Stage
 from tests.model.real_worker import RealWorker
 from tests.model.world import Clock, Duty, Ended, Picture, Seen
@@ -26,7 +26,7 @@ ANY_END = frozenset({RunState.SUCCEEDED, RunState.CANCELLED, RunState.QUARANTINE
 """The judge looks at which of them it may be."""
 
 KEYS = QueueKeys(wire.DEFAULT_QUEUE)
-NO_RUNS = (":sentinel", ":health-check", ":bell")
+NO_RUNS = (":sentinel", ":health-check", ":bell", wire.ABORT_KEY)
 """Keys that tell nothing of a run end so."""
 
 
@@ -73,6 +73,10 @@ class RealWorld:
             async with get_async_session(read_only=True) as session:
                 row = (await session.execute(select(job_runs).where(job_runs.c.id == run_id))).one()
             await cancellations.tell_cancelled(self._on.redis, row)
+
+    def abort(self, run: int) -> None:
+        handle = self._on.client.run(self._runs[run - 1][0], Walked, born_in_ledger=True)
+        self._run(handle.cancel())
 
     def hire(self) -> None:
         self._run(self._hire())

@@ -62,11 +62,14 @@ class Rules(RuleBasedStateMachine):
             self.promised.add(self.asked)
 
     @precondition(lambda self: self.asked > 0)
-    @rule(which=SOME)
-    def cancel(self, which: int) -> None:
-        """Somebody cancels a run."""
+    @rule(which=SOME, by=st.sampled_from(["operator", "producer"]))
+    def cancel(self, which: int, by: str) -> None:
+        """An operator cancels a run in the ledger, or its producer in Redis."""
         run = 1 + which % self.asked
-        self.world.cancel(run)
+        if by == "operator":
+            self.world.cancel(run)
+        else:
+            self.world.abort(run)
         self.judge.cancel(run)
 
     # Faults

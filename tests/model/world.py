@@ -72,6 +72,9 @@ class World(Protocol):
     def cancel(self, run: int) -> None:
         """An operator does not want a run any more; nothing happens where there is none."""
 
+    def abort(self, run: int) -> None:
+        """A producer tells Redis that it does not want a run any more."""
+
     def hire(self) -> None:
         """A worker starts."""
 
