@@ -10,8 +10,8 @@ from db.connection import get_reading_session, writers_take_turns
 from db.errors import is_unique_violation
 from holdfast.progress import Progress
 from holdfast.requests import ImportReport, ImportTasks
+from jobs.batch_size import TURN_S, BatchSize
 from jobs.context import Batch, Checkpoint, RunContext
-from jobs.import_tasks.batch_size import BatchSize
 from jobs.import_tasks.load import COUNTERS, BatchLoader
 from jobs.import_tasks.rejects import write_rejects
 from jobs.import_tasks.rows import Reject, Row
@@ -64,7 +64,7 @@ class Import:
 
     async def load_in_batches(self) -> ImportReport:
         """Load each batch in a transaction of its own."""
-        size = BatchSize(self._request.batch_rows, takes_turns=writers_take_turns())
+        size = BatchSize(self._request.batch_rows, target_s=TURN_S if writers_take_turns() else None)
         async for rows in self._source.batches(lambda: size.rows):
             async with self._context.batch() as batch:
                 began = time.monotonic()

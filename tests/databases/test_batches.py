@@ -12,9 +12,9 @@ from db.connection import DatabaseManager, get_async_session
 from db.models import JobRun, Task, User
 from holdfast.progress import Progress
 from holdfast.requests import ImportTasks
+from jobs.batch_size import FIRST_ROWS, BatchSize
 from jobs.context import Checkpoint, RunContext
 from jobs.import_tasks import import_tasks
-from jobs.import_tasks.batch_size import FIRST_ROWS, BatchSize
 from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted, run_of

@@ -1,18 +1,18 @@
-"""How an import's batches fit into a writer's turn."""
+"""How batches fit into a time."""
 
 import pytest
 
-from jobs.import_tasks.batch_size import FIRST_ROWS, LEAST_ROWS, TURN_S, BatchSize
+from jobs.batch_size import FIRST_ROWS, LEAST_ROWS, TURN_S, BatchSize
 
 
 def test_where_writers_do_not_take_turns_it_is_what_was_asked_for() -> None:
-    size = BatchSize(1000, takes_turns=False)
+    size = BatchSize(1000, target_s=None)
     size.took(1000, 10.0)
     assert size.rows == 1000
 
 
 def test_it_grows_and_shrinks_towards_a_turn() -> None:
-    size = BatchSize(1000, takes_turns=True)
+    size = BatchSize(1000, target_s=TURN_S)
     assert size.rows == FIRST_ROWS
     size.took(200, TURN_S / 10)
     assert size.rows == 400
@@ -34,9 +34,14 @@ def test_it_grows_and_shrinks_towards_a_turn() -> None:
 
 @pytest.mark.parametrize("most", [1, 5, 150])
 def test_what_was_asked_for_is_the_bound(most: int) -> None:
-    size = BatchSize(most, takes_turns=True)
+    size = BatchSize(most, target_s=TURN_S)
     assert size.rows == most
     size.took(most, 0.0)
     assert size.rows == most
     size.took(most, 60.0)
     assert size.rows == min(most, LEAST_ROWS)
+
+
+def test_after_a_timeout_it_becomes_a_quarter_down_to_one() -> None:
+    size = BatchSize(1000, target_s=TURN_S, first=30)
+    assert [(size.shrink(), size.rows) for _ in range(4)] == [(True, 7), (True, 1), (False, 1), (False, 1)]
