@@ -20,7 +20,7 @@ class KeyTextError(ValueError):
 
 def key_columns(table: Table) -> list[Column[Any]]:
     """Return the columns of the primary key."""
-    return list(table.primary_key.columns)
+    return list(table.primary_key)
 
 
 def key_text(key: Sequence[Any]) -> str:

@@ -1,0 +1,72 @@
+"""A checksum of rows that each engine computes by itself, and that does not depend on their order.
+
+PostgreSQL: the sum of ``hash_record_extended(row, 0)``, 64 bits a row; before version 14 of ``hashtextextended`` of the
+row's text, which takes three times as long. Whatever hashes by something else than its bytes (enums by their number
+in one database, numerics without their scale) goes in as text. MySQL and MariaDB: the sum of ``CRC32``, 32 bits a row,
+over the quoted columns. SQLite: the same with a function that is Python's ``zlib.crc32``.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+from typing import cast as typed
+
+from sqlalchemy import Column, ColumnElement, LargeBinary, Text, cast, func, literal_column
+from sqlalchemy.ext.asyncio import AsyncSession
+
+_EXACT = (
+    "uuid",
+    "text",
+    "character",
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "date",
+    "timestamp",
+    "bytea",
+    "jsonb",
+)
+"""Types of PostgreSQL whose hash is one of their content."""
+_RECORD_HASH_SINCE = (14, 0)
+
+
+def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mapping[str, str]) -> ColumnElement[Any]:
+    """Return the hash of a row's columns.
+
+    Args:
+        session: of the engine that will compute it; on SQLite after ``prepare``.
+        columns: of the table or of its archive, in the same order.
+        types: column -> type, in PostgreSQL's words.
+    """
+    dialect = session.get_bind().dialect
+    if dialect.name == "postgresql":
+        if (dialect.server_version_info or _RECORD_HASH_SINCE) < _RECORD_HASH_SINCE:
+            return func.hashtextextended(cast(func.row(*columns), Text()), literal_column("0"))
+        exact = [
+            column if types.get(column.name, "").startswith(_EXACT) and "[]" not in types[column.name]
+            else cast(column, Text())
+            for column in columns
+        ]  # fmt: skip
+        return func.hash_record_extended(func.row(*exact), literal_column("0"))
+    quoted = [func.quote(column) for column in columns]
+    if dialect.name == "sqlite":
+        joined: ColumnElement[Any] = quoted[0]
+        for one in quoted[1:]:
+            joined = joined.op("|| ',' ||")(one)
+        return func.holdfast_crc32(cast(joined, LargeBinary()))
+    # Binary, because the columns have collations that do not mix.
+    return func.crc32(func.concat_ws(",", *(cast(one, LargeBinary()) for one in quoted)))
+
+
+class _SqliteConnection(Protocol):
+    async def create_function(self, name: str, parameters: int, function: Any, deterministic: bool) -> None: ...
+
+
+async def prepare(session: AsyncSession) -> None:
+    """Give an SQLite connection the function that it lacks; call it once in each transaction."""
+    if session.get_bind().dialect.name != "sqlite":
+        return
+    connection = await (await session.connection()).get_raw_connection()
+    driver = typed("_SqliteConnection", connection.driver_connection)
+    await driver.create_function("holdfast_crc32", 1, zlib.crc32, deterministic=True)

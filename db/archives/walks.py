@@ -1,0 +1,161 @@
+"""How an archive finds what is due: page by page, by the order of the key, or by that of the deletion.
+
+A look-up of the form ``id in (select ... limit n)`` begins anew each time and reads over what it has left behind; these
+go on where they stood. Where due rows are dense, the table is walked in its own order: by pages on PostgreSQL (a TID
+range scan, from version 14 on), by the key elsewhere. Where they are sparse, the index on ``(deleted_at, key)`` leads
+from one to the next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Column, ColumnElement, Table, and_, func, literal, or_, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.keys import Key, key_columns, key_text, parse_key
+from db.archives.rows import ByPages, Chosen, is_due
+
+WalkKind = Literal["pages", "keys", "deletions"]
+DENSE_SHARE = 0.05
+"""From this share of due rows on, the table is walked in its own order."""
+_TID_RANGES_SINCE = (14, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A way through a table, and how far it has come. It can be stopped and gone on with at any step."""
+
+    kind: WalkKind
+    position: tuple[str, ...] = ()
+    """The key of the last row as text, after its ``deleted_at`` where that leads."""
+    page: int = 0
+    pages: int = 0
+    """How many the table had at the start; what came behind them later is not due."""
+    is_over: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values, for a cursor."""
+        return {
+            "kind": self.kind,
+            "position": list(self.position),
+            "page": self.page,
+            "pages": self.pages,
+            "is_over": self.is_over,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Walk":
+        """Return what ``as_json`` has told."""
+        return cls(**{**values, "position": tuple(values["position"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The next piece of a walk."""
+
+    table: Table
+    walk: Walk
+    before: datetime
+    """Rows that were deleted before it are due."""
+    count: int
+    """At most so many pages or rows."""
+
+    def pages(self) -> tuple[ByPages, Walk]:
+        """Return the due rows of the next pages, and the walk behind them."""
+        walk = self.walk
+        upper = min(walk.page + self.count, walk.pages)
+        behind = Walk("pages", page=upper, pages=walk.pages, is_over=upper >= walk.pages)
+        return ByPages(walk.page, upper, self.before), behind
+
+
+async def choose_walk(session: AsyncSession, table: Table, *, due: int, by_pages: bool, again: bool = False) -> Walk:
+    """Return the way that suits a table.
+
+    Args:
+        session: nothing is written.
+        table: a mapped one.
+        due: how many of its rows are due.
+        by_pages: whether pages will do, whose rows are not looked at one by one.
+        again: whether it has been walked already, for what was left behind.
+    """
+    has_index = any(next(iter(index.columns)) is table.c.deleted_at for index in table.indexes)
+    total = 0 if has_index and again else await _estimate_rows(session, table)
+    if has_index and (again or due < DENSE_SHARE * total):
+        return Walk("deletions")
+    dialect = session.get_bind().dialect
+    if not by_pages or dialect.name != "postgresql" or (dialect.server_version_info or (0,)) < _TID_RANGES_SINCE:
+        return Walk("keys")
+    return Walk("pages", pages=await _count_pages(session, table))
+
+
+async def choose_rows(session: AsyncSession, stretch: Stretch) -> tuple[list[Key], Walk]:
+    """Lock the next due rows of a walk by keys or by deletions, without those that others have locked.
+
+    Returns:
+        their keys, and the walk behind them.
+    """
+    table, walk, dialect = stretch.table, stretch.walk, session.get_bind().dialect.name
+    keys = key_columns(table)
+    leading: list[Column[Any]] = [table.c.deleted_at, *keys] if walk.kind == "deletions" else keys
+    query = select(*leading).where(is_due(table, stretch.before)).order_by(*leading).limit(stretch.count)
+    if walk.position:
+        query = query.where(_behind(leading, _values(table, walk), dialect))
+    if dialect != "sqlite":
+        query = query.with_for_update(skip_locked=True)
+    rows = [tuple(row) for row in await session.execute(query)]
+    if not rows:
+        return [], Walk(walk.kind, walk.position, is_over=True)
+    last, width = rows[-1], len(keys)
+    position = (*(value.isoformat() for value in last[:-width]), key_text(last[-width:]))
+    return [row[-width:] for row in rows], Walk(walk.kind, position, is_over=len(rows) < stretch.count)
+
+
+async def lock_due(session: AsyncSession, table: Table, chosen: Chosen) -> list[Key]:
+    """Lock chosen rows, without those that others have locked; returns their keys."""
+    query = select(*key_columns(table)).where(chosen.of(table, session.get_bind().dialect.name))
+    return [tuple(row) for row in await session.execute(query.with_for_update(skip_locked=True))]
+
+
+def _values(table: Table, walk: Walk) -> list[Any]:
+    *deleted_at, key = walk.position
+    return [*map(datetime.fromisoformat, deleted_at), *parse_key(table, key)]
+
+
+def _behind(columns: Sequence[Column[Any]], values: Sequence[Any], dialect: str) -> ColumnElement[bool]:
+    typed = [literal(value, column.type) for column, value in zip(columns, values, strict=True)]
+    if len(columns) == 1:
+        return columns[0] > typed[0]
+    if dialect in {"postgresql", "sqlite"}:
+        return tuple_(*columns) > tuple_(*typed)
+    # MySQL and MariaDB use no index for a comparison of rows.
+    steps = [
+        and_(*(columns[before] == typed[before] for before in range(place)), columns[place] > typed[place])
+        for place in range(len(columns))
+    ]
+    return and_(columns[0] >= typed[0], or_(*steps))
+
+
+async def _estimate_rows(session: AsyncSession, table: Table) -> int:
+    dialect = session.get_bind().dialect
+    if dialect.name == "postgresql":
+        name = dialect.identifier_preparer.format_table(table)
+        query = text("SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)")
+        found = int((await session.execute(query, {"name": name})).scalar_one())
+        if found >= 0:  # -1: nobody has counted yet
+            return found
+    elif dialect.name != "sqlite":
+        query = text(
+            "SELECT table_rows FROM information_schema.tables "
+            "WHERE table_schema = coalesce(:schema, database()) AND table_name = :name"
+        )
+        parameters = {"schema": table.schema, "name": table.name}
+        return int((await session.execute(query, parameters)).scalar_one() or 0)
+    return int((await session.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+async def _count_pages(session: AsyncSession, table: Table) -> int:
+    name = session.get_bind().dialect.identifier_preparer.format_table(table)
+    query = text("SELECT pg_relation_size(to_regclass(:name)) / current_setting('block_size')::bigint")
+    return int((await session.execute(query, {"name": name})).scalar_one())
