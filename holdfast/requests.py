@@ -196,8 +196,6 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
     """Rows for each transaction; None: as many as fit into ``batch_target_ms``."""
     batch_target_ms: float = Field(default=20.0, ge=1, le=10_000)
     """How long one transaction is to take."""
-    connections: int = Field(default=1, ge=1, le=8)
-    """Connections that work side by side; SQLite has one."""
     dry_run: bool = False
     """Count and estimate; nothing is changed."""
 
@@ -215,5 +213,5 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
         return value
 
 
-REQUEST_TYPES: dict[str, type[JobRequest[Any]]] = {ImportTasks.kind: ImportTasks}
+REQUEST_TYPES: dict[str, type[JobRequest[Any]]] = {kind.kind: kind for kind in (ArchiveDeleted, ImportTasks)}
 """Every kind that this library knows, by its name."""

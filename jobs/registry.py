@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db.plugins import PluginError, import_plugin
-from holdfast.requests import ImportTasks, JobReport, JobRequest
+from holdfast.requests import ArchiveDeleted, ImportTasks, JobReport, JobRequest
+from jobs.archive_deleted import archive_deleted
 from jobs.context import RunContext
 from jobs.import_tasks import clean_up, import_tasks
 from jobs.retry_policy import RetryPolicy
@@ -35,7 +36,10 @@ class Job:
         return self.request_type.kind
 
 
-BUILT_IN = (Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),)
+BUILT_IN = (
+    Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),
+    Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0),
+)
 
 
 def load_jobs(settings: JobSettings) -> dict[str, Job]:

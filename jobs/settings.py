@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from db.settings import DatabaseSettings
@@ -16,6 +16,21 @@ class JobSettings(DatabaseSettings):
     import_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders from which imports may read, absolute, separated by ``:``. None by default: a producer that can reach
     Redis could otherwise have any file of the worker's machine read. The spool is always allowed."""
+
+    archive_retention_days: Annotated[float, Field(ge=0)] = 90.0
+    """Days since their deletion after which rows are due to be archived."""
+    archive_retention_days_by_table: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(default_factory=dict)]
+    """Other days for some tables, as JSON: ``{"tasks": 365}``."""
+    archive_dir: Path | None = None
+    """Where archives in files go, absolute; made with mode 0700. Default: ``archives`` under ``HOLDFAST_DATA_DIR``.
+    Workers on several machines need one that they share."""
+
+    throttle_replica_lag_s: Annotated[float, Field(gt=0)] = 5.0
+    """Long jobs pause while a replica is further behind than this."""
+    throttle_lock_waits: Annotated[int, Field(ge=1)] = 5
+    """Long jobs pause while at least so many sessions of the database wait for locks."""
+    throttle_free_connections: Annotated[int, Field(ge=0)] = 1
+    """Long jobs pause while fewer connections of this process's pool are free, its overflow included. 0: never."""
 
     @field_validator("import_roots", mode="before")
     @classmethod
@@ -29,6 +44,22 @@ class JobSettings(DatabaseSettings):
             if not root.is_absolute():
                 raise ValueError(f"{str(root)!r} is relative but must be absolute: write the folder's whole path")
         return value
+
+    @field_validator("archive_dir")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError(f"{str(value)!r} is relative but must be absolute: write the folder's whole path")
+        return value
+
+    def archive_days_of(self, table: str) -> float:
+        """Return the days after which a table's deleted rows are due."""
+        return self.archive_retention_days_by_table.get(table, self.archive_retention_days)
+
+    @property
+    def archives_dir(self) -> Path:
+        """Where archives in files go."""
+        return self.archive_dir or self.holdfast_data_dir.absolute() / "archives"
 
     @property
     def spool_dir(self) -> Path:

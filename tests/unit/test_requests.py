@@ -1,10 +1,13 @@
 """What a producer may ask for, and what it is told when it may not."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
-from holdfast import ImportReport, ImportTasks
+from holdfast import ArchiveDeleted, ArchiveReport, ImportReport, ImportTasks
 from holdfast.requests import REQUEST_TYPES
+from tests.archive.hostile import HOSTILE_NAMES
 
 REPORT = {
     "rows_read": 5,
@@ -83,5 +86,36 @@ def test_the_report_of_a_newer_worker_can_be_read() -> None:
 
 
 def test_each_kind_knows_its_report() -> None:
-    assert {"import_tasks": ImportTasks} == REQUEST_TYPES
+    assert {"archive_deleted": ArchiveDeleted, "import_tasks": ImportTasks} == REQUEST_TYPES
     assert ImportTasks(source="/x").typed_report() is ImportReport
+    assert ArchiveDeleted().typed_report() is ArchiveReport
+
+
+NOW = "2026-01-31T08:30:00Z"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"tables": ["tasks; DROP TABLE users"]}, "String should match pattern"),
+        ({"tables": ["tasks", "tasks"]}, "'tasks' is named twice: name it once"),
+        ({"older_than_days": 1, "deleted_before": NOW}, "older_than_days and deleted_before are both given"),
+        ({"until": "2026-01-31T08:30:00"}, "Input should have timezone info"),
+        ({"older_than_days": -1}, "greater than or equal to 0"),
+        ({"max_rows": 0}, "greater than or equal to 1"),
+        ({"destination": "tape"}, "Input should be 'tables', 'files' or 'purge'"),
+        ({"batch_target_ms": "nan"}, "finite number"),
+    ],
+)
+def test_wrong_archives_are_refused(values: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        ArchiveDeleted.model_validate(values)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=range(len(HOSTILE_NAMES)))
+def test_a_hostile_table_name_is_no_name_or_at_most_a_word(name: str) -> None:
+    try:
+        request = ArchiveDeleted(tables=(name,))
+    except ValidationError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9_.]+", request.tables[0])

@@ -330,9 +330,15 @@ def test_each_setting_says_what_it_means() -> None:
             assert rest.partition("\n")[2].lstrip().startswith('"""'), f"{name} has no docstring"
 
 
-EXAMPLES = {"database_url", "postgres_host", "postgres_password", "redis_url", "import_roots", "queues"} | {
-    f"database_{name}" for name in ("replica_url", "direct_url", "tls", "tls_ca", "tls_cert", "tls_key")
-}
+EXAMPLES = {
+    "database_url",
+    "postgres_host",
+    "postgres_password",
+    "redis_url",
+    "import_roots",
+    "queues",
+    "archive_dir",
+} | {f"database_{name}" for name in ("replica_url", "direct_url", "tls", "tls_ca", "tls_cert", "tls_key")}
 """Settings whose default is to be unset, so that the file shows an example."""
 OF_COMPOSE = {"PUBLISHED_POSTGRES_PORT", "PUBLISHED_REDIS_PORT"}
 

@@ -1,0 +1,154 @@
+"""Where archived rows go: the archive table, files, or nowhere."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.lines import read_lines
+from db.archives.moving import keep
+from db.archives.rows import Chosen, Proof, Shape, Stamp
+from db.mixins import now
+from db.models import ArchivePart
+from jobs.archive_deleted.part_files import PartFile, make_folder, part_name, write_part
+
+
+class Keeping(Protocol):
+    """The keeping side of one batch."""
+
+    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
+        """Keep rows; returns what was kept, None where nothing is to be.
+
+        Args:
+            session: the batch's, which deletes them next.
+            shape: their table.
+            chosen: the rows.
+            lock: lock them, without those that others have locked; they are locked already otherwise.
+        """
+        ...
+
+    async def settle(self, session: AsyncSession) -> None:
+        """Return when all is kept for good; the batch commits after it, and rolls back if it raises."""
+        ...
+
+    async def end(self, *, discard: bool) -> None:
+        """Called once the transaction is over, in whatever way.
+
+        Args:
+            discard: it was rolled back on purpose.
+        """
+        ...
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the batch adds to the run's counters."""
+        ...
+
+
+@dataclass(slots=True)
+class KeepInTables:
+    """Into ``<table>_archive``, in the same transaction."""
+
+    stamp: Stamp
+    counters: dict[str, int] = field(default_factory=dict)
+
+    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
+        """Copy them."""
+        return await keep(session, shape, chosen, self.stamp, lock=lock)
+
+    async def settle(self, session: AsyncSession) -> None:
+        """The transaction is all."""
+
+    async def end(self, *, discard: bool) -> None:
+        """The transaction was all."""
+
+
+@dataclass(slots=True)
+class KeepNothing:
+    """They are purged."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+
+    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
+        """Keep nothing."""
+        return None
+
+    async def settle(self, session: AsyncSession) -> None:
+        """There is nothing to wait for."""
+
+    async def end(self, *, discard: bool) -> None:
+        """There is nothing to leave behind."""
+
+
+@dataclass(slots=True)
+class KeepInFiles:
+    """Into files, which are durable and read back before the transaction that deletes the rows commits.
+
+    They are packed and written while the database deletes.
+
+    Args:
+        stamp: names the run.
+        folder: the run's.
+        fence: of this attempt.
+        first_number: of the next part.
+    """
+
+    stamp: Stamp
+    folder: Path
+    fence: int
+    first_number: int
+    counters: dict[str, int] = field(default_factory=dict)
+    _writing: list[tuple[str, asyncio.Task[PartFile]]] = field(default_factory=list)
+
+    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
+        """Read them, and begin to write them."""
+        proof, lines = await read_lines(session, shape, chosen, lock=lock)
+        if proof.rows:
+            name = part_name(shape.table.fullname, self.first_number + len(self._writing), self.fence)
+            self._writing.append((shape.table.fullname, asyncio.create_task(self._write(name, lines))))
+        return proof
+
+    async def _write(self, name: str, lines: bytes) -> PartFile:
+        def write() -> PartFile:
+            make_folder(self.folder)
+            return write_part(self.folder, name, lines)
+
+        return await asyncio.to_thread(write)
+
+    async def settle(self, session: AsyncSession) -> None:
+        """Wait for the files, and list them.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+            PartUnreadable: what came back is not what was written.
+        """
+        parts = [(table, await writing) for table, writing in self._writing]
+        rows = [
+            {
+                "run_id": self.stamp.run_id,
+                "number": self.first_number + place,
+                "table_name": table,
+                "file": part.name,
+                "rows": part.rows,
+                "bytes": part.bytes,
+                "sha256": part.sha256,
+                "written_at": now(),
+            }
+            for place, (table, part) in enumerate(parts)
+        ]
+        if rows:
+            await session.execute(insert(ArchivePart), rows)
+        self.counters = {"files": len(parts), "bytes": sum(part.bytes for _, part in parts)}
+
+    async def end(self, *, discard: bool) -> None:
+        """Leave no thread behind. A file stays, unless the batch was taken back on purpose: a commit whose answer was
+        lost may have taken place, and then the file holds the only copy."""
+        for _, writing in self._writing:
+            with suppress(Exception):
+                part = await writing
+                if discard:
+                    (self.folder / part.name).unlink(missing_ok=True)

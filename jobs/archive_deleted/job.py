@@ -1,0 +1,279 @@
+"""The archive's flow: for each table walk what is due, batch by batch, until a look finds nothing left."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from sqlalchemy import Table, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.catalog import Catalog
+from db.archives.hashing import prepare
+from db.archives.rows import ProofFailed, Stamp, count_due
+from db.archives.walks import Stretch, Walk, choose_walk
+from db.connection import get_reading_session
+from db.errors import is_unique_violation
+from db.mixins import now
+from db.run_sessions import MYSQL_DIALECTS
+from holdfast.progress import Progress
+from holdfast.requests import ArchiveDeleted, ArchiveReport
+from jobs.archive_deleted.closing import close_files, make_report
+from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing
+from jobs.archive_deleted.estimate import estimate
+from jobs.archive_deleted.part_files import PartUnreadable
+from jobs.archive_deleted.plan import Plan, deletion_limits, make_plan
+from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState
+from jobs.archive_deleted.steps import Batch, Taken, is_lock_conflict
+from jobs.batch_size import BatchSize
+from jobs.context import RunContext
+from jobs.outcomes import JobFailed
+from jobs.throttle import Throttle
+
+MOST_WALKS = 3
+"""How often a table is walked for what was locked or moved in the meantime."""
+MOST_ROWS = 10_000
+FIRST_PAGES = 32
+LOCK_WAIT_MS = 500
+"""Below PostgreSQL's ``deadlock_timeout`` of a second: in a circle of locks the archive gives way, not the others."""
+
+Step = Callable[[Batch, Stretch], Awaitable[Taken]]
+
+
+async def archive_deleted(
+    context: RunContext, request: ArchiveDeleted, *, catalog: Catalog | None = None
+) -> ArchiveReport:
+    """Archive what was soft-deleted long ago.
+
+    Args:
+        context: the run.
+        request: what, whereto and how much.
+        catalog: the tables that there are; those of the application and its plugins if not given.
+
+    Raises:
+        JobFailed: a table is unknown, its archive is not like it, or a row is in the archive already.
+        RunInterrupted: the worker is about to stop.
+        FenceLost: another worker has taken the run over.
+    """
+    plan = await make_plan(request, catalog or Catalog.of())
+    checkpoint = await context.checkpoint()
+    if checkpoint.cursor:
+        so_far = Progressed(State.from_json(checkpoint.cursor), checkpoint.counters)
+    else:
+        so_far = Progressed(await _first_state(context, request, plan), {})
+    archive = Archive(context, request, plan, so_far)
+    if request.dry_run:
+        return await estimate(archive)
+    try:
+        return await archive.run()
+    except PartUnreadable as error:
+        raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
+    except ProofFailed as error:
+        raise JobFailed("proof_failed", f"{error}; look for triggers on the table or its archive") from error
+
+
+async def _first_state(context: RunContext, request: ArchiveDeleted, plan: Plan) -> State:
+    limits = await deletion_limits(request, plan, context.settings)
+    async with get_reading_session() as session:
+        due = {table.fullname: await count_due(session, table, limits[table.fullname]) for table in plan.tables}
+    return State(tuple(TableState(name, limits[name], count, left=None if count else 0) for name, count in due.items()))
+
+
+class Archive:
+    """One attempt of a run: goes on from its checkpoint."""
+
+    def __init__(self, context: RunContext, request: ArchiveDeleted, plan: Plan, so_far: Progressed) -> None:
+        state = so_far.state
+        self.context = context
+        self.request = request
+        self.plan = plan
+        self.state = state
+        self.counters = dict(so_far.counters)
+        self._throttle = Throttle(context)
+        self._stamp = Stamp(now(), context.run_id)
+        self._began = time.monotonic() - state.elapsed_s
+
+    async def run(self) -> ArchiveReport:
+        """Archive each table, and report."""
+        ended_by: EndedBy = "done"
+        for table in self.plan.tables:
+            while ended_by == "done" and self.state.of(table.fullname).left is None:
+                ended_by = await self._walk(table)
+        for share in self.state.tables:
+            if share.left is None:
+                await self._look_at_the_rest(self._table(share.name))
+        files = await close_files(self.context, self.plan) if self.request.destination == "files" else None
+        await self._publish()
+        return make_report(self.request, Progressed(self.state, self.counters), ended_by, files)
+
+    async def _walk(self, table: Table) -> EndedBy:
+        """Walk a table from where the run stands to its end, and look whether anything is left."""
+        share = self.state.of(table.fullname)
+        if share.walk is None:
+            share = await self._begin_walk(table, share)
+        size = self._batch_size(share.walk)
+        while share.walk is not None and not share.walk.is_over:
+            await self._throttle.hold()
+            self.context.stop_if_asked()
+            if (end := self._limit_reached()) is not None:
+                return end
+            await self._step(table, size)
+            await self._publish()
+            share = self.state.of(table.fullname)
+        await self._look_at_the_rest(table)
+        return "done"
+
+    async def _begin_walk(self, table: Table, share: TableState) -> TableState:
+        exact = self.request.batch_rows is not None or self.request.max_rows is not None
+        async with get_reading_session() as session:
+            walk = await choose_walk(
+                session,
+                table,
+                due=share.due,
+                by_pages=not exact and not self.plan.has_children(table) and share.walks == 0,
+                again=share.walks > 0,
+            )
+        begun = replace(share, walk=walk, walks=share.walks + 1, moved_in_walk=0, kept=0)
+        self.state = self.state.with_table(begun).with_kept_rows(table.fullname, (), anew=True)
+        return begun
+
+    async def _look_at_the_rest(self, table: Table) -> None:
+        """Count what is due still; walk again if rows were in use, or have moved behind the walk."""
+        share = self.state.of(table.fullname)
+        async with get_reading_session() as session:
+            rest = await count_due(session, table, share.before) - share.kept
+        is_at_its_end = share.walk is not None and share.walk.is_over
+        if rest > 0 and is_at_its_end and share.walks < MOST_WALKS and (share.moved_in_walk or share.walks == 1):
+            self.state = self.state.with_table(replace(share, walk=None))
+        else:
+            self.state = self.state.with_table(replace(share, left=max(rest, 0)))
+
+    async def _step(self, table: Table, size: BatchSize) -> None:
+        share = self.state.of(table.fullname)
+        assert share.walk is not None  # noqa: S101 - a walk has begun
+        stretch = Stretch(table, share.walk, share.before, self._rows_allowed(size.rows))
+        try:
+            if share.walk.kind == "pages":
+                await self._take_pages(stretch, size)
+            else:
+                await self.batch(stretch, Batch.take_rows, size)
+        except DBAPIError as error:
+            await self._after_failure(error, stretch, size)
+
+    async def _take_pages(self, stretch: Stretch, size: BatchSize) -> None:
+        try:
+            await self.batch(stretch, Batch.take_pages, size)
+        except (ProofFailed, DBAPIError) as error:
+            if not isinstance(error, ProofFailed) and not is_lock_conflict(error):
+                raise
+            await self.batch(stretch, Batch.take_pages_by_row)
+
+    async def _after_failure(self, error: DBAPIError, stretch: Stretch, size: BatchSize) -> None:
+        """Go on with fewer rows where some were locked; leave one alone that is locked for long."""
+        if is_unique_violation(error) and self.request.destination == "tables":
+            raise JobFailed(
+                "already_archived",
+                f"{stretch.table.fullname}: a row that is due, or one that goes with it, is in its archive already; "
+                "nothing of its batch was moved: compare the two and remove one",
+            ) from error
+        if not is_lock_conflict(error):
+            raise error
+        if not size.shrink():
+            await self.batch(replace(stretch, count=1), Batch.pass_over)
+
+    async def batch(
+        self, stretch: Stretch, step: Step, size: BatchSize | None = None, *, discard: bool = False
+    ) -> Taken:
+        """Do a step in one transaction of the run, together with its cursor and its counters."""
+        began, keeping = time.monotonic(), self._keeping()
+        try:
+            async with self.context.batch(discard=discard) as batch, _impatient(batch.session):
+                taken = await step(Batch(batch.session, self.plan, keeping), stretch)
+                await keeping.settle(batch.session)
+                state, counters = self._after(stretch.table, taken), self._counted(taken, keeping)
+                batch.cursor, batch.counters = state.as_json(), counters
+        finally:
+            await keeping.end(discard=discard)
+        seconds = time.monotonic() - began
+        if discard:
+            return taken
+        self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
+        self.counters = counters
+        self._throttle.committed(counters["batches"])
+        if size is not None:
+            size.took(taken.effort, seconds)
+        return taken
+
+    def _after(self, table: Table, taken: Taken) -> State:
+        share = self.state.of(table.fullname)
+        changed = replace(
+            share,
+            walk=taken.walk,
+            moved_in_walk=share.moved_in_walk + taken.roots,
+            kept=share.kept + len(taken.kept),
+        )
+        named = [reference.as_texts(table) for reference in taken.kept]
+        state = self.state.with_table(changed).with_checksums(taken.checksums)
+        state = state.with_kept_rows(table.fullname, named, anew=False)
+        return replace(state, elapsed_s=time.monotonic() - self._began, paused_s=self._throttle.paused_s)
+
+    def _counted(self, taken: Taken, keeping: Keeping) -> dict[str, int]:
+        added = {f"moved:{name}": rows for name, rows in taken.moved.items() if rows}
+        added |= {"rows": taken.roots, "batches": 1, **keeping.counters}
+        return self.counters | {name: self.counters.get(name, 0) + count for name, count in added.items()}
+
+    def _keeping(self) -> Keeping:
+        if self.request.destination == "tables":
+            return KeepInTables(self._stamp)
+        if self.request.destination == "purge":
+            return KeepNothing()
+        folder = self.context.settings.archives_dir / str(self.context.run_id)
+        return KeepInFiles(self._stamp, folder, self.context.fence, self.counters.get("files", 0) + 1)
+
+    def _batch_size(self, walk: Walk | None) -> BatchSize:
+        if self.request.batch_rows is not None:
+            return BatchSize(self.request.batch_rows, target_s=None)
+        target_s = self.request.batch_target_ms / 1000
+        if walk is not None and walk.kind == "pages":
+            return BatchSize(MOST_ROWS, target_s=target_s, first=FIRST_PAGES, least=4)
+        return BatchSize(MOST_ROWS, target_s=target_s)
+
+    def _rows_allowed(self, count: int) -> int:
+        if self.request.max_rows is None:
+            return count
+        return min(count, self.request.max_rows - self.counters.get("rows", 0))
+
+    def _limit_reached(self) -> EndedBy | None:
+        if self.request.until is not None and datetime.now(UTC) >= self.request.until:
+            return "until"
+        if self.request.max_rows is not None and self.counters.get("rows", 0) >= self.request.max_rows:
+            return "max_rows"
+        return None
+
+    def _table(self, name: str) -> Table:
+        return self.plan.shapes[name].table
+
+    async def _publish(self) -> None:
+        total = sum(share.due for share in self.state.tables)
+        done = min(self.counters.get("rows", 0), total)
+        await self.context.report_progress(Progress(done=done, total=total, unit="rows", counters=self.counters))
+
+
+@asynccontextmanager
+async def _impatient(session: AsyncSession) -> AsyncIterator[None]:
+    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second)."""
+    await prepare(session)
+    dialect = session.get_bind().dialect.name
+    if dialect == "postgresql":  # ends with the transaction
+        await session.execute(text(f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true)"))
+    if dialect not in MYSQL_DIALECTS:
+        yield
+        return
+    await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # a connection that is gone has no settings
+            await session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))

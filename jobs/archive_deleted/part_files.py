@@ -1,0 +1,106 @@
+"""The files of an archive: written whole, made durable, read back, and only then relied on.
+
+``ARCHIVE_DIR/<run>/<table>-<number>.<fence>.ndjson.zst``, one for each batch and table. The fence is in the name, so
+that a worker which was overtaken, and wakes up, cannot write into a file of its successor. What the table
+``archive_parts`` does not list was never relied on.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+LEVEL = 3
+MOST_WINDOW_BYTES = 1 << 27
+
+
+class PartUnreadable(Exception):  # noqa: N818
+    """A file does not hold what was written to it; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """One file, as it lies there."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def part_name(table: str, number: int, fence: int) -> str:
+    """Return the name of a part's file."""
+    return f"{table}-{number:06d}.{fence}.ndjson.zst"
+
+
+def fence_of(name: str) -> int | None:
+    """Return the fence in the name of a part's file, finished or not; None where it is none."""
+    found = re.search(r"\.(\d+)\.ndjson\.zst(\.partial)?$", name)
+    return None if found is None else int(found[1])
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder and what it lies in, with mode 0700, so that a crash of the machine keeps it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(place.parent)
+
+
+def write_part(folder: Path, name: str, lines: bytes) -> PartFile:
+    """Write lines into a new file, make it durable and read it back.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written. Nothing but a file without a name is left behind.
+        PartUnreadable: what came back is not what was written.
+    """
+    packed = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(lines)
+    partial = folder / f".{name}.partial"
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / name)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(folder)
+    part = PartFile(name, lines.count(b"\n"), len(packed), hashlib.sha256(packed).hexdigest())
+    if read_part(folder, part) != lines:
+        raise PartUnreadable(f"{folder / name} holds other rows than were written to it: look at the disk")
+    return part
+
+
+def read_part(folder: Path, part: PartFile) -> bytes:
+    """Return the lines of a file.
+
+    Raises:
+        PartUnreadable: it is missing, or not what was written.
+    """
+    path = folder / part.name
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise PartUnreadable(f"{path} cannot be read ({error.strerror}): bring it back from a backup") from error
+    if (found := hashlib.sha256(packed).hexdigest()) != part.sha256:
+        raise PartUnreadable(f"{path} has the SHA-256 {found} but {part.sha256} was written: bring it back")
+    try:
+        return zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).decompress(packed)
+    except zstandard.ZstdError as error:
+        raise PartUnreadable(f"{path} cannot be unpacked ({error}): bring it back from a backup") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

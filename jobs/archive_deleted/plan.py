@@ -1,0 +1,75 @@
+"""What a run is to archive: tables from the models, retention from the request or the settings, drift refused."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Table
+
+import db.models  # noqa: F401 - registers the models
+from db.archives.catalog import Catalog, UnknownTable
+from db.archives.drift import find_shape
+from db.archives.rows import Shape
+from db.connection import get_reading_session
+from db.repositories.job_run import database_now
+from holdfast.requests import ArchiveDeleted
+from jobs.outcomes import JobFailed
+from jobs.settings import JobSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The tables in the order in which they are archived, and the shape of each that rows may leave."""
+
+    catalog: Catalog
+    tables: tuple[Table, ...]
+    shapes: dict[str, Shape]
+
+    def has_children(self, table: Table) -> bool:
+        """Whether rows of other tables may have to go with this one's."""
+        return bool(self.catalog.references_to(table))
+
+
+async def make_plan(request: ArchiveDeleted, catalog: Catalog) -> Plan:
+    """Look at the tables that a request is about; nothing is written.
+
+    Raises:
+        JobFailed: a name is no such table, or the database is not what the models say. Nothing has been moved.
+    """
+    try:
+        wanted = [catalog.find(name) for name in request.tables] or list(catalog.soft_deleted.values())
+    except UnknownTable as error:
+        raise JobFailed("unknown_table", str(error)) from error
+    tables = catalog.children_first(wanted)
+    family = dict.fromkeys(member for table in tables for member in catalog.family_of(table))
+    shapes, problems = dict[str, Shape](), list[str]()
+    async with get_reading_session() as session:
+        for table in family:
+            # A living reference never leaves; all others may.
+            leaves = catalog.is_soft_deleted(table) or _is_owned(catalog, table)
+            archived = leaves and request.destination == "tables"
+            found = await find_shape(session, catalog, table, archived=archived, leaves=leaves)
+            shapes[table.fullname] = found.shape
+            problems += found.problems
+    if problems:
+        more = f" ({len(problems) - 1} more: {'; '.join(problems[1:])})" if len(problems) > 1 else ""
+        raise JobFailed("schema_drift", f"{problems[0]}{more}; no row was moved")
+    return Plan(catalog, tuple(tables), shapes)
+
+
+def _is_owned(catalog: Catalog, table: Table) -> bool:
+    return any(reference.owns for reference in catalog.references if reference.child is table)
+
+
+async def deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSettings) -> dict[str, datetime]:
+    """Return for each table the instant before which a row must have been deleted, by the database's clock."""
+    if request.deleted_before is not None:
+        return {table.fullname: request.deleted_before for table in plan.tables}
+    async with get_reading_session() as session:
+        now = await database_now(session)
+    days = {
+        table.fullname: settings.archive_days_of(table.fullname)
+        if request.older_than_days is None
+        else request.older_than_days
+        for table in plan.tables
+    }
+    return {name: now - timedelta(days=count) for name, count in days.items()}

@@ -1,0 +1,100 @@
+"""What one batch does to one table: take what is due, with all that goes with it, and say what was done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.family import LivingReference, find_family
+from db.archives.keys import Key
+from db.archives.moving import delete_proved
+from db.archives.rows import ByKeys, Chosen, Shape
+from db.archives.walks import Stretch, Walk, choose_rows, lock_due
+from db.errors import mysql_code, sqlstate
+from jobs.archive_deleted.destinations import Keeping
+from jobs.archive_deleted.plan import Plan
+
+LOCK_SQLSTATES = frozenset({"55P03", "40P01"})
+LOCK_MYSQL_CODES = frozenset({1205, 1213})
+
+
+def is_lock_conflict(error: BaseException) -> bool:
+    """Whether a row was locked by somebody else for too long, or each waited for the other."""
+    return sqlstate(error) in LOCK_SQLSTATES or mysql_code(error) in LOCK_MYSQL_CODES
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one batch has done, once it is committed."""
+
+    walk: Walk
+    effort: int = 0
+    """Its size, in pages or in rows."""
+    roots: int = 0
+    """Due rows that left; those that followed them not counted."""
+    moved: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, int] = field(default_factory=dict)
+    kept: list[LivingReference] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch's transaction."""
+
+    session: AsyncSession
+    plan: Plan
+    keeping: Keeping
+
+    async def take_pages(self, stretch: Stretch) -> Taken:
+        """Take the due rows of the next pages at once; rows that others have locked are left out.
+
+        Raises:
+            ProofFailed: one of those was unlocked in the middle of it. Take the pages row by row instead.
+        """
+        chosen, behind = stretch.pages()
+        taken = Taken(behind, effort=behind.page - stretch.walk.page)
+        taken.roots = await self._move(self._shape(stretch), chosen, taken, lock=True)
+        return taken
+
+    async def take_pages_by_row(self, stretch: Stretch) -> Taken:
+        """Take the same rows by their keys, each locked before anything is done."""
+        chosen, behind = stretch.pages()
+        taken = Taken(behind)
+        keys = await lock_due(self.session, stretch.table, chosen)
+        if keys:
+            taken.roots = await self._move(self._shape(stretch), ByKeys(keys), taken)
+        return taken
+
+    async def take_rows(self, stretch: Stretch) -> Taken:
+        """Take the next due rows with their children."""
+        keys, behind = await choose_rows(self.session, stretch)
+        taken = Taken(behind, effort=len(keys))
+        if keys and self.plan.has_children(stretch.table):
+            await self._take_family(stretch, keys, taken)
+        elif keys:
+            taken.roots = await self._move(self._shape(stretch), ByKeys(keys), taken)
+        return taken
+
+    async def pass_over(self, stretch: Stretch) -> Taken:
+        """Leave due rows where they are, whose children others have locked for too long."""
+        _, behind = await choose_rows(self.session, stretch)
+        return Taken(behind)
+
+    async def _take_family(self, stretch: Stretch, keys: Sequence[Key], taken: Taken) -> None:
+        family = await find_family(self.session, self.plan.catalog, stretch.table, keys)
+        taken.kept = family.kept
+        taken.roots = len(keys) - len(family.kept)
+        for generation in family.generations:
+            await self._move(self.plan.shapes[generation.table.fullname], ByKeys(generation.keys), taken)
+
+    async def _move(self, shape: Shape, chosen: Chosen, taken: Taken, *, lock: bool = False) -> int:
+        kept = await self.keeping.keep(self.session, shape, chosen, lock=lock)
+        gone = await delete_proved(self.session, shape, chosen, kept)
+        name = shape.table.fullname
+        taken.moved[name] = taken.moved.get(name, 0) + gone.rows
+        if kept is not None:
+            taken.checksums[name] = taken.checksums.get(name, 0) + kept.checksum
+        return gone.rows
+
+    def _shape(self, stretch: Stretch) -> Shape:
+        return self.plan.shapes[stretch.table.fullname]

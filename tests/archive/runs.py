@@ -1,0 +1,73 @@
+"""Runs of the archive within the test's own process, and the rows that they are about."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table, func, insert, select
+
+from db.archives.catalog import Catalog
+from db.connection import get_async_session
+from db.models import Task, User
+from holdfast.ids import uuid7
+from holdfast.requests import ArchiveDeleted, ArchiveReport
+from jobs.archive_deleted import archive_deleted
+from jobs.context import RunContext
+from jobs.settings import JobSettings
+from tests.databases.runs import admitted
+from worker.ledger import Admitted
+
+LONG_AGO = datetime(2025, 1, 31, 8, 30, 15, 123456, tzinfo=UTC)
+
+
+async def make_tasks(count: int, *, deleted: Iterable[int] = (), at: datetime = LONG_AGO) -> list[UUID]:
+    """Make tasks of one user, some of them soft-deleted; returns their ids."""
+    user, gone = uuid7(), set(deleted)
+    rows = [task_row(user, number, at if number in gone else None) for number in range(count)]
+    async with get_async_session() as session:
+        await session.execute(insert(User).values(id=user, username=f"ada-{user}"))
+        for start in range(0, count, 500):
+            await session.execute(insert(Task), rows[start : start + 500])
+    return [row["id"] for row in rows]
+
+
+def task_row(user: UUID, number: int, deleted_at: datetime | None) -> dict[str, Any]:
+    """One task, with something in every column; each 7th has an instant of its own."""
+    return {
+        "id": uuid7(),
+        "title": f"task {number} \U0001f600 \"quoted\" 'so' \\ and\nlines",
+        "description": None if number % 3 else "\u00e4" * (number % 50),
+        "user_id": user,
+        "external_key": f"key-{user}-{number}",
+        "is_deleted": deleted_at is not None,
+        "deleted_at": None if deleted_at is None else deleted_at + timedelta(seconds=number // 7),
+        "metadata_json": {"number": number, "nested": [{"a": None}]} if number % 2 else None,
+        "tags": ["one", "two"] if number % 5 else None,
+        "created_by": "importer",
+    }
+
+
+def context_of(given: Admitted, settings: JobSettings, **more: Any) -> RunContext:
+    """The handle of an admitted run."""
+    return RunContext(given.run_id, "archive_deleted", given.attempt, given.fence, settings, **more)
+
+
+async def archive(
+    settings: JobSettings, *, catalog: Catalog | None = None, run_id: UUID | None = None, **fields: Any
+) -> ArchiveReport:
+    """Run the archive to its end, as a run of its own."""
+    context = context_of(await admitted("ada", run_id=run_id), settings)
+    return await archive_deleted(context, ArchiveDeleted(**fields), catalog=catalog)
+
+
+async def rows_of(table: Table) -> dict[Any, dict[str, Any]]:
+    """Every row of a table by its id."""
+    async with get_async_session(read_only=True) as session:
+        return {row.id: dict(row._mapping) for row in await session.execute(select(table))}
+
+
+async def count(table: Table) -> int:
+    """How many rows a table has."""
+    async with get_async_session(read_only=True) as session:
+        return int((await session.execute(select(func.count()).select_from(table))).scalar_one())

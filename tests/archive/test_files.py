@@ -1,0 +1,171 @@
+"""Archives in compressed files: durable and read back before the rows are gone."""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import zstandard
+from sqlalchemy import Table, select
+
+from db.connection import get_async_session
+from db.fields import json_value
+from db.models import TASKS_ARCHIVE, ArchivePart, Task
+from holdfast.requests import ArchiveDeleted
+from jobs.archive_deleted import archive_deleted, destinations
+from jobs.archive_deleted.part_files import PartFile, PartUnreadable, part_name, read_part, write_part
+from jobs.outcomes import JobFailed
+from jobs.settings import JobSettings
+from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
+from tests.databases.runs import admitted
+
+TASKS = cast("Table", Task.__table__)
+PARTS = cast("Table", ArchivePart.__table__)
+
+
+def lines_of(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("*.ndjson.zst")):
+        for line in zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode().splitlines():
+            yield json.loads(line)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: json_value(value) for name, value in row.items()}
+
+
+@pytest.mark.usefixtures("manager")
+async def test_due_rows_stand_in_the_files_and_nowhere_else(job_settings: JobSettings) -> None:
+    ids = await make_tasks(900, deleted=range(0, 900, 3))
+    before = await rows_of(TASKS)
+    report = await archive(job_settings, destination="files")
+    gone = {ids[number] for number in range(0, 900, 3)}
+    assert set(await rows_of(TASKS)) == set(before) - gone
+    assert await count(TASKS_ARCHIVE) == 0
+    assert report.folder is not None
+    found = {UUID(line["id"]): line for line in lines_of(Path(report.folder))}
+    assert len(found) == report.moved["tasks"] == 300
+    same = {key: _normal(line) for key, line in found.items()}
+    assert same == {key: _normal(as_json(before[key])) for key in gone}
+
+
+def _normal(line: dict[str, Any]) -> dict[str, Any]:
+    """Instants of PostgreSQL end with fewer zeros than Python's."""
+    return {
+        name: datetime.fromisoformat(value) if name.endswith("_at") and value else value for name, value in line.items()
+    }
+
+
+@pytest.mark.usefixtures("manager")
+async def test_the_manifest_and_the_table_say_what_there_is(job_settings: JobSettings) -> None:
+    await make_tasks(500, deleted=range(500))
+    report = await archive(job_settings, destination="files", batch_rows=200)
+    folder = Path(report.folder or "")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert [part["rows"] for part in manifest["parts"]] == [200, 200, 100]
+    for part in manifest["parts"]:
+        content = (folder / part["file"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (part["bytes"], part["sha256"])
+    tasks = manifest["tables"]["tasks"]
+    assert (tasks["key"], tasks["rows"]) == (["id"], 500)
+    assert set(tasks["columns"]) == {column.name for column in TASKS.columns}
+    async with get_async_session(read_only=True) as session:
+        listed = (await session.execute(select(PARTS).order_by(PARTS.c.number))).all()
+    assert [part.file for part in listed] == [part["file"] for part in manifest["parts"]]
+    assert (report.files, report.bytes) == (3, sum(part.byte_count for part in listed))
+    assert names_in(folder) == {"manifest.json", *(part.file for part in listed)}
+
+
+@pytest.mark.usefixtures("manager")
+async def test_nobody_else_may_read_them(job_settings: JobSettings) -> None:
+    await make_tasks(5, deleted=range(5))
+    report = await archive(job_settings, destination="files")
+    folder = Path(report.folder or "")
+    assert {mode_of(place) for place in (folder, folder.parent, folder.parent.parent)} == {0o700}
+    assert {mode_of(folder / name) for name in names_in(folder)} == {0o600}
+
+
+@pytest.mark.usefixtures("manager")
+async def test_what_a_dead_attempt_has_left_is_removed_and_a_later_ones_is_not(job_settings: JobSettings) -> None:
+    await make_tasks(5, deleted=range(5))
+    given = await admitted("ada")
+    folder = job_settings.archives_dir / str(given.run_id)
+    folder.mkdir(parents=True)
+    stray, later = folder / part_name("tasks", 9, given.fence), folder / part_name("tasks", 9, given.fence + 1)
+    stray.write_bytes(b"rows that were never deleted")
+    later.write_bytes(b"of somebody who has overtaken this one")
+    await archive_deleted(context_of(given, job_settings), ArchiveDeleted(destination="files"))
+    assert (stray.exists(), later.exists()) == (False, True)
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_file_that_reads_back_as_something_else_deletes_nothing(
+    job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_tasks(50, deleted=range(50))
+
+    def damaged(folder: Path, name: str, lines: bytes) -> PartFile:
+        part = write_part(folder, name, lines)
+        content = bytearray((folder / name).read_bytes())
+        content[20] ^= 1
+        (folder / name).write_bytes(content)
+        read_part(folder, part)
+        return part
+
+    monkeypatch.setattr(destinations, "write_part", damaged)
+    with pytest.raises(JobFailed, match="its rows were not deleted") as caught:
+        await archive(job_settings, destination="files")
+    assert caught.value.code == "part_unreadable"
+    assert await count(TASKS) == 50
+    assert await count(PARTS) == 0
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_file_that_is_gone_at_the_end_is_told(job_settings: JobSettings) -> None:
+    await make_tasks(50, deleted=range(50))
+    given = await admitted("ada")
+    stopped = context_of(given, job_settings)
+    await archive_deleted(stopped, ArchiveDeleted(destination="files", max_rows=10, batch_rows=10))
+    folder = job_settings.archives_dir / str(given.run_id)
+    next(folder.glob("*.zst")).unlink()
+    with pytest.raises(JobFailed, match="is missing or cut off, though its rows were archived"):
+        await archive_deleted(stopped, ArchiveDeleted(destination="files"))
+
+
+def test_a_damaged_part_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
+    part = write_part(tmp_path, part_name("tasks", 1, 1), b'{"id":1}\n' * 100)
+    content = (tmp_path / part.name).read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 0x10
+        (tmp_path / part.name).write_bytes(changed)
+        with pytest.raises(PartUnreadable, match="has the SHA-256"):
+            read_part(tmp_path, part)
+    (tmp_path / part.name).write_bytes(content[:-1])
+    with pytest.raises(PartUnreadable, match="has the SHA-256"):
+        read_part(tmp_path, part)
+    (tmp_path / part.name).unlink()
+    with pytest.raises(PartUnreadable, match="cannot be read"):
+        read_part(tmp_path, part)
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_part(tmp_path, part_name("tasks", 1, 1), b"{}\n")
+    assert list(tmp_path.iterdir()) == []

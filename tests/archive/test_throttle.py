@@ -1,0 +1,149 @@
+"""The throttle: when a run is held up, for how long, and that it can be stopped meanwhile."""
+
+import asyncio
+import time
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select, update
+
+from db.connection import DatabaseManager, get_async_session
+from db.models import Task
+from holdfast.outbox import job_runs, utc_now
+from jobs.context import RunContext
+from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
+from jobs.settings import JobSettings
+from jobs.throttle import Pressure, Throttle
+from tests.archive.runs import context_of, make_tasks
+from tests.databases.runs import admitted
+
+
+class Scripted(Throttle):
+    """Sees what it is told to see, one look after the other, and nothing after that."""
+
+    def __init__(self, context: RunContext, *seen: Pressure) -> None:
+        super().__init__(context, look_s=0.0)
+        self.left = list(seen)
+
+    async def look(self) -> Pressure:
+        return self.left.pop(0) if self.left else Pressure()
+
+
+@pytest.fixture
+async def context(manager: DatabaseManager, job_settings: JobSettings) -> RunContext:
+    del manager
+    return context_of(await admitted("ada"), job_settings)
+
+
+@pytest.mark.parametrize(
+    ("pressure", "reason"),
+    [
+        (Pressure(lock_waits=5), "locks"),
+        (Pressure(replica_lag_s=5.1), "replica_lag"),
+        (Pressure(free_connections=0), "pool"),
+    ],
+)
+async def test_it_pauses_until_there_is_room_again(context: RunContext, pressure: Pressure, reason: str) -> None:
+    throttle = Scripted(context, pressure, pressure)
+    await throttle.hold()
+    assert throttle.left == []
+    assert throttle.pauses == {reason: 1}
+    assert throttle.paused_s >= 0.3
+
+
+async def test_it_does_not_pause_for_less(context: RunContext) -> None:
+    throttle = Scripted(context, Pressure(lock_waits=4, replica_lag_s=5.0, free_connections=1))
+    await throttle.hold()
+    assert (throttle.pauses, throttle.paused_s) == ({}, 0.0)
+
+
+async def test_it_looks_twice_a_second_at_most(context: RunContext) -> None:
+    looks = 0
+
+    class Counting(Throttle):
+        async def look(self) -> Pressure:
+            nonlocal looks
+            looks += 1
+            return Pressure()
+
+    throttle = Counting(context, look_s=60.0)
+    for _ in range(5):
+        await throttle.hold()
+    assert looks == 1
+
+
+async def test_a_worker_that_is_to_stop_does_not_wait(job_settings: JobSettings, manager: DatabaseManager) -> None:
+    del manager
+    context = context_of(await admitted("ada"), job_settings, should_stop=lambda: True)
+    with pytest.raises(RunInterrupted):
+        await Scripted(context, Pressure(lock_waits=9)).hold()
+
+
+async def change_run(run_id: UUID, **values: object) -> None:
+    async with get_async_session() as session:
+        await session.execute(update(job_runs).where(job_runs.c.id == run_id).values(**values))
+
+
+async def test_a_cancelled_run_ends_in_its_pause(context: RunContext) -> None:
+    await change_run(context.run_id, cancel_requested_at=utc_now())
+    with pytest.raises(JobCancelled):
+        await Scripted(context, *[Pressure(lock_waits=9)] * 100).hold()
+
+
+async def test_an_overtaken_run_ends_in_its_pause(context: RunContext) -> None:
+    await change_run(context.run_id, fence=context.fence + 1)
+    with pytest.raises(FenceLost):
+        await Scripted(context, *[Pressure(lock_waits=9)] * 100).hold()
+
+
+async def test_sessions_that_wait_for_locks_are_seen(context: RunContext, manager: DatabaseManager) -> None:
+    if manager.writers_take_turns:
+        room = manager.settings.database_pool_size + manager.settings.database_max_overflow
+        assert await Throttle(context).look() == Pressure(free_connections=room)
+        return
+    (task,) = await make_tasks(1)
+
+    async def wait_for_the_lock() -> None:
+        async with get_async_session() as session:
+            await session.execute(select(Task).where(Task.id == task).with_for_update())
+
+    async with get_async_session() as session:
+        await session.execute(select(Task).where(Task.id == task).with_for_update())
+        waiting = [asyncio.create_task(wait_for_the_lock()) for _ in range(2)]
+        throttle = Throttle(context)
+        seen = await until_two_wait(throttle)
+        room = manager.settings.database_pool_size + manager.settings.database_max_overflow
+        assert seen.free_connections == room - 3  # two wait, one has what they wait for
+    await asyncio.gather(*waiting)
+    assert (await throttle.look()).lock_waits == 0
+
+
+async def until_two_wait(throttle: Throttle) -> Pressure:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (seen := await throttle.look()).lock_waits >= 2:
+            return seen
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody was seen waiting")
+
+
+async def test_a_replica_that_does_not_know_the_last_batches_lags(
+    manager: DatabaseManager, job_settings: JobSettings, tmp_path: Path
+) -> None:
+    """The replica is the database itself here, whose row says what we let it know."""
+    del manager
+    url = SecretStr(f"sqlite:///{tmp_path / 'replica.db'}")
+    settings = job_settings.model_copy(update={"database_replica_url": url})
+    context = context_of(await admitted("ada"), settings)
+    throttle = Throttle(context)
+    await change_run(context.run_id, counters={"batches": 6})
+    throttle.committed(6)
+    assert (await throttle.look()).replica_lag_s == 0.0
+    throttle.committed(7)
+    throttle.committed(8)
+    await asyncio.sleep(0.05)
+    assert (await throttle.look()).replica_lag_s >= 0.05
+    await change_run(context.run_id, counters={"batches": 8})
+    assert (await throttle.look()).replica_lag_s == 0.0
