@@ -87,6 +87,13 @@ class ModelRedis:
                 self.keys.queue[run] = self.now
             self._release(run)
 
+    def recover(self, worker: int, *, but: Collection[int]) -> None:
+        """Gives a worker's claims back, but for those that it knows of."""
+        for run in [run for run, owner in self.keys.owners.items() if owner == worker and run not in but]:
+            if run in self.keys.queue:
+                self.keys.queue[run] = self.now
+            self._release(run)
+
     def tell(self, worker: int, run: int, end: RunState | None, steps: int) -> None:
         """Ends a worker's claim; None: the run goes back."""
         owner = self.keys.owners.get(run)

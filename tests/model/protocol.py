@@ -22,6 +22,8 @@ class Worker:
 
     number: int
     is_draining: bool = False
+    is_blind: bool = False
+    """Whether Redis may have given it claims of which it was not told."""
     runs: dict[int, Strand] = field(default_factory=dict)
     duties: dict[Duty, Strand] = field(default_factory=dict)
     active: set[int] = field(default_factory=set)
@@ -105,16 +107,22 @@ class Protocol:
             if not self.redis.renew(worker, run, self._steps[run - 1]):
                 its.taken_away.add(run)
 
-    def claim(self, worker: int) -> None:
+    def claim(self, worker: int, *, lost: bool = False) -> None:
         its = self.workers[worker]
         its.unwanted |= self.redis.keys.aborts & its.active
         if its.is_draining or self.ledger.has_suspect(its.active):
             return
-        for run in self.redis.claim(worker, SLOTS - len(its.runs), but={*its.runs, *its.ends}):
+        claimed = self.redis.claim(worker, SLOTS - len(its.runs), but={*its.runs, *its.ends})
+        its.is_blind = its.is_blind or lost
+        for run in claimed if not lost else ():
             its.runs[run] = self._perform(its, run)
             self._go_on(its, run, lost=None)
 
     def reap(self, worker: int) -> None:
+        its = self.workers[worker]
+        if its.is_blind:
+            self.redis.recover(worker, but={*its.runs, *its.ends})
+            its.is_blind = False
         self.redis.reap(worker)
 
     def begin(self, worker: int, duty: Duty) -> None:
@@ -140,11 +148,12 @@ class Protocol:
         for duty in sorted(its.duties):
             self._go_on(its, duty)
 
-    def tell(self, worker: int) -> None:
+    def tell(self, worker: int, *, lost: bool = False) -> None:
         ends = self.workers[worker].ends
         for run, end in ends.items():
             self.redis.tell(worker, run, end, self._steps[run - 1])
-        ends.clear()
+        if not lost:
+            ends.clear()
 
     def owners(self) -> dict[int, int]:
         return dict(self.redis.keys.owners)

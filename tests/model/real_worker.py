@@ -112,8 +112,13 @@ class RealWorker:
         await asyncio.sleep(0)  # what it has to tell the event loop
         await self._rest()
 
-    async def claim(self) -> None:
-        if self.worker.allow_pick_jobs:
+    async def claim(self, *, lost: bool) -> None:
+        free = self.worker.free_slots() if self.worker.allow_pick_jobs and not self.worker.paused_queues else 0
+        if lost and free > 0:
+            await self.engine.claimers[0].claim(free)
+            self.engine.outage.failed_call_began = time.monotonic()
+            self.engine.order.stumbled(ConnectionError("no answer"))
+        elif free > 0:
             await self.worker._claim_in_order(self.engine)
         await self.worker._cancel_aborted_jobs()
         await self._rest()
@@ -156,7 +161,11 @@ class RealWorker:
     async def step_duties(self) -> None:
         await self._go_on([strand for strand in self._stopped() if isinstance(strand.label, str)])
 
-    async def tell(self) -> None:
+    async def tell(self, *, lost: bool) -> None:
+        if lost:
+            for finish in self._finishes:
+                await self.engine.finisher._tell(finish.claimed.keys.all(), [finish])
+            return
         finishes, self._finishes[:] = list(self._finishes), []
         for finish in finishes:
             self._submit(finish)

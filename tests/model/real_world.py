@@ -124,8 +124,8 @@ class RealWorld:
     def renew(self, worker: int) -> None:
         self._run(self._workers[worker].renew(*self._on.scripts))
 
-    def claim(self, worker: int) -> None:
-        self._run(self._workers[worker].claim())
+    def claim(self, worker: int, *, lost: bool = False) -> None:
+        self._run(self._workers[worker].claim(lost=lost))
 
     def reap(self, worker: int) -> None:
         self._run(self._workers[worker].reap())
@@ -142,8 +142,8 @@ class RealWorld:
     def step_duties(self, worker: int) -> None:
         self._run(self._workers[worker].step_duties())
 
-    def tell(self, worker: int) -> None:
-        self._run(self._workers[worker].tell())
+    def tell(self, worker: int, *, lost: bool = False) -> None:
+        self._run(self._workers[worker].tell(lost=lost))
 
     def owners(self) -> dict[int, int]:
         owners = self._on.blocking.hgetall(KEYS.all()[3])

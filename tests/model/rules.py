@@ -157,12 +157,20 @@ class Rules(RuleBasedStateMachine):
     # Workers
 
     @precondition(lambda self: self._awake)
-    @rule(which=SOME, call=st.sampled_from(["claim", "reap", "renew", "tell"]))
-    def call_redis(self, which: int, call: str) -> None:
-        """A worker calls one of Redis's scripts."""
+    @rule(
+        which=SOME, call=st.sampled_from(["claim", "reap", "renew", "tell"]), lost=st.sampled_from([False, False, True])
+    )
+    def call_redis(self, which: int, call: str, lost: bool = False) -> None:
+        """A worker calls one of Redis's scripts; the answer to a claim or of an end may be lost."""
         worker = self._pick(which)
-        calls = {"claim": self.world.claim, "reap": self.world.reap, "renew": self._renew, "tell": self._tell}
-        calls[call](worker)
+        if call == "claim":
+            self.world.claim(worker, lost=lost)
+        elif call == "tell":
+            self._tell(worker, lost=lost)
+        elif call == "renew":
+            self._renew(worker)
+        else:
+            self.world.reap(worker)
 
     @precondition(lambda self: self._awake)
     @rule(which=SOME, duty=st.sampled_from(DUTIES))
@@ -252,9 +260,9 @@ class Rules(RuleBasedStateMachine):
         if clock == "database":
             self.now += ticks
 
-    def _tell(self, worker: int) -> None:
+    def _tell(self, worker: int, *, lost: bool = False) -> None:
         before = self.world.owners()
-        self.world.tell(worker)
+        self.world.tell(worker, lost=lost)
         after = self.world.owners()
         torn = {run: owner for run, owner in before.items() if owner != worker and after.get(run) != owner}
         assert not torn, f"worker {worker} has ended the claims of others: {torn}"

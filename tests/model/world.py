@@ -102,11 +102,16 @@ class World(Protocol):
     def renew(self, worker: int) -> None:
         """A worker renews its leases."""
 
-    def claim(self, worker: int) -> None:
-        """A worker takes what is due, as far as it has slots."""
+    def claim(self, worker: int, *, lost: bool = False) -> None:
+        """A worker takes what is due, as far as it has slots.
+
+        Args:
+            worker: who.
+            lost: the answer is lost: Redis has done it, and the worker does not know what.
+        """
 
     def reap(self, worker: int) -> None:
-        """A worker returns claims that have run out to their place."""
+        """A worker returns claims that have run out to their place, and those of its own of which it was not told."""
 
     def begin(self, worker: int, duty: Duty) -> None:
         """A worker begins a duty, unless it is at it."""
@@ -126,8 +131,8 @@ class World(Protocol):
     def step_duties(self, worker: int) -> None:
         """All of a worker's duties go on by a step."""
 
-    def tell(self, worker: int) -> None:
-        """A worker lets Redis hear how its claims have ended."""
+    def tell(self, worker: int, *, lost: bool = False) -> None:
+        """A worker lets Redis hear how its claims have ended; where the answer is lost it does so again later."""
 
     def owners(self) -> dict[int, int]:
         """Returns the claims in Redis: run -> worker."""
