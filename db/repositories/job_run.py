@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -250,6 +251,7 @@ async def add_attempt(session: AsyncSession, run: RunRow, outcome: str, error: d
     )
 
 
+@lru_cache(maxsize=1024)  # a run's is asked for twice on its way in
 def as_uuid7(text: str) -> UUID | None:
     """Return the UUID if the text is one of version 7 in its usual form."""
     try:

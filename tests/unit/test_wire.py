@@ -98,6 +98,40 @@ def test_what_is_not_json_is_refused(data: bytes) -> None:
         wire.loads(data)
 
 
+def _as_strict_json_reads(data: bytes) -> object:
+    def finite(text: str) -> float:
+        if (value := float(text)) in {float("inf"), float("-inf")} or value != value:  # noqa: PLR0124 - NaN
+            raise ValueError(text)
+        return value
+
+    try:
+        return json.loads(data.decode(), parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError):
+        return None
+
+
+NUMBERS = st.from_regex(r"\A-?[0-9]{1,4}(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,4})?\Z")
+PIECES = st.sampled_from(["{", "}", "[", "]", ",", ":", '"', '"a"', "null", "NaN", "1", " ", "\\u0000", "\\ud800", "é"])
+
+
+@given(st.one_of(NUMBERS, st.lists(PIECES, max_size=12).map("".join)))
+@settings(deadline=None, max_examples=300)
+def test_the_quick_reader_takes_what_the_strict_one_takes(text: str) -> None:
+    data = f'{{"v":{text}}}'.encode()
+    expected = _as_strict_json_reads(data)
+    if isinstance(expected, dict):
+        assert wire.loads(data) == expected
+    else:
+        with pytest.raises(WireFormatError):
+            wire.loads(data)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+999", "1.8e308", "1" * 400 + ".0"])
+def test_a_number_too_large_for_a_float_is_refused(number: str) -> None:
+    with pytest.raises(WireFormatError, match="no finite number"):
+        wire.loads(f'{{"v":[{number}]}}'.encode())
+
+
 @pytest.mark.parametrize("data", [b"[]", b"null", b'"text"', b"3"])
 def test_what_is_no_object_is_refused(data: bytes) -> None:
     with pytest.raises(WireFormatError, match="a JSON object is expected, not"):
