@@ -91,20 +91,24 @@ class _Load:
         return [column.name for column in self.columns]
 
     def records(self, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
-        names, defaults, processors = self.names, self.defaults, self.processors
+        names, defaults, expected = self.names, self.defaults, dict.fromkeys(self.names).keys()
+        processors = [(place, process) for place, process in enumerate(self.processors) if process is not None]
         for row in rows:
             self.count += 1
-            if len(row) != len(names) or any(name not in row for name in names):
+            if row.keys() != expected:
                 odd = ", ".join(sorted(set(names) ^ set(row)))
                 raise RowsDiffer(
                     f"row {self.count} for {self.table.name} differs from the first one in {odd}: give all rows the "
                     "same columns"
                 )
-            values = [*(row[name] for name in names), *(default() for default in defaults)]
+            values = [row[name] for name in names]
+            values += [default() for default in defaults]
             try:
-                yield tuple([v if p is None else p(v) for p, v in zip(processors, values, strict=True)])
-            except (TypeError, ValueError, OverflowError, AttributeError) as error:
+                for place, process in processors:
+                    values[place] = process(values[place])
+            except (TypeError, ValueError, OverflowError, AttributeError, LookupError) as error:
                 raise self.unfit(error) from error
+            yield tuple(values)
 
     def unfit(self, error: Exception) -> StatementError:
         """Return the error for a value that cannot even be sent."""

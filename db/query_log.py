@@ -44,29 +44,28 @@ def log_slow_queries(engine: Engine, threshold_s: float) -> None:
     if threshold_s <= 0:
         return
 
+    now = time.perf_counter
+
     def begin(*arguments: Any) -> None:
         if (context := arguments[4]) is not None:
-            context._holdfast_began = time.perf_counter()  # noqa: SLF001 - SQLAlchemy's own recipe puts it here
+            context._holdfast_began = now()  # noqa: SLF001 - SQLAlchemy's own recipe puts it here
 
     def end(*arguments: Any) -> None:
-        _, _, statement, _, context, _ = arguments
-        if context is not None:
-            note(statement, time.perf_counter() - context._holdfast_began, threshold_s)  # noqa: SLF001
+        context = arguments[4]
+        if context is not None and (took_s := now() - context._holdfast_began) > threshold_s:  # noqa: SLF001
+            _log(arguments[2], took_s)
 
     def fail(failure: ExceptionContext) -> None:
         began = getattr(failure.execution_context, "_holdfast_began", None)
-        if began is not None and failure.statement is not None:
-            note(failure.statement, time.perf_counter() - began, threshold_s, failure=failure.original_exception)
+        if began is not None and failure.statement is not None and (took_s := now() - began) > threshold_s:
+            _log(failure.statement, took_s, failure=failure.original_exception)
 
     event.listen(engine, "before_cursor_execute", begin)
     event.listen(engine, "after_cursor_execute", end)
     event.listen(engine, "handle_error", fail)
 
 
-def note(statement: str, duration_s: float, threshold_s: float, *, failure: BaseException | None = None) -> None:
-    """Log a statement if it took longer than the threshold (seconds; 0 logs nothing)."""
-    if duration_s <= threshold_s or threshold_s <= 0:
-        return
+def _log(statement: str, duration_s: float, *, failure: BaseException | None = None) -> None:
     asker, shown = _asker.get(), redacted(statement)
     end = "" if failure is None else f", ended by {type(failure).__name__}"
     fields = {"duration_s": round(duration_s, 3), "asked_by": asker and str(asker), "statement": shown}

@@ -130,6 +130,17 @@ async def bulk(bench: Bench) -> list[Row]:
     return _rows(f"bulk_create of {bench.rows:,} rows", taken, BULK_TARGET, unit="us a row")
 
 
+async def copies(bench: Bench) -> list[Row]:
+    """Load many rows the fastest way: ours and asyncpg's by COPY, Core by INSERT."""
+
+    async def load(side: Side) -> int:
+        await side.load(bench.new_rows([uuid7() for _ in range(bench.rows)]))
+        return bench.rows
+
+    taken = await bench.in_turn(load, blocks=max(3, bench.blocks // 3))
+    return _rows(f"copy_rows of {bench.rows:,} rows", taken, None, unit="us a row")
+
+
 async def pages(bench: Bench) -> list[Row]:
     """Read everything in pages by the primary key."""
 
@@ -150,4 +161,4 @@ def _rows(measure: str, taken: dict[str, list[float]], target: Target | None, *,
     ]
 
 
-MEASURES = {"single": single_rows, "bulk": bulk, "pages": pages}
+MEASURES = {"single": single_rows, "bulk": bulk, "copies": copies, "pages": pages}

@@ -228,7 +228,7 @@ async def test_a_value_of_the_wrong_type_is_refused(place: DatabaseManager) -> N
         async with place.session() as session:
             await copy_rows(session, KINDS, [{"id": 1}] if not values else [{"id": 1, **values}])
 
-    for wrong in ({"instant": datetime(2026, 1, 1)}, {"flag": "maybe"}):  # noqa: DTZ001
+    for wrong in ({"instant": datetime(2026, 1, 1)}, {"flag": "maybe"}, {"colour": 7}):  # noqa: DTZ001
         with pytest.raises(StatementError) as caught:
             await load(**wrong)
         assert is_unstorable(caught.value)
