@@ -78,6 +78,8 @@ def _step_text(step: Step) -> str:
         return f"[{step}]"
     if not step or any(character in _REFUSED_IN_KEYS or ord(character) < 0x20 for character in step):
         raise ValueError(f"the path's key {step!r} is empty or holds a quote, backslash or control character")
+    if step.startswith("-"):
+        raise ValueError(f"the path's key {step!r} begins with a minus, which MariaDB (10.11) does not find")
     to_json_text(step)
     return f'."{step}"'
 
@@ -93,7 +95,11 @@ class _AtPath(FunctionElement[Any]):
 
 # The strict mode takes no list for its elements; what it finds to be of another shape is silently NULL.
 _PG = "jsonb_path_query_first({c}, CAST('strict ' || {p} AS jsonpath), '{{}}', true)"
+# Its texts have a collation of their own, which cannot be compared with the connection's: each is given the tables'.
 _MY = "JSON_EXTRACT({c}, {p})"
+_MY_TYPE = f"JSON_TYPE({_MY})"  # MariaDB's takes 1e-05 for an integer
+_MY_NUMBERS = "('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL')"
+_MY_TEXT = f"JSON_UNQUOTE({_MY}) COLLATE {{collation}}"
 _MY_DOUBLE = f"CAST({_MY} AS DOUBLE)"
 _LITE, _LITE_TYPE = "json_extract({c}, {p})", "json_type({c}, {p})"
 
@@ -102,7 +108,7 @@ class _TextAt(_AtPath):
     type = Text()
     inherit_cache = True
     postgresql = f"CASE WHEN jsonb_typeof({_PG}) = 'string' THEN {_PG} #>> '{{{{}}}}' END"
-    mysql = f"CASE WHEN JSON_TYPE({_MY}) = 'STRING' THEN JSON_UNQUOTE({_MY}) COLLATE {{collation}} END"
+    mysql = f"CASE WHEN {_MY_TYPE} = 'STRING' THEN {_MY_TEXT} END"
     sqlite = f"CASE WHEN {_LITE_TYPE} = 'text' THEN {_LITE} END"
 
 
@@ -115,11 +121,11 @@ class _IntegerAt(_AtPath):
         f"CASE WHEN jsonb_typeof({_PG}) = 'number' THEN CASE WHEN {_whole} THEN CAST({_number} AS bigint) END END"
     )
     mysql = (
-        f"CASE JSON_TYPE({_MY}) WHEN 'INTEGER' THEN "
+        f"CASE WHEN {_MY_TYPE} IN {_MY_NUMBERS} THEN CASE WHEN {_MY_TEXT} REGEXP '^-?[0-9]+$' THEN "
         f"CASE WHEN CAST({_MY} AS DECIMAL(65, 0)) BETWEEN -9223372036854775808 AND 9223372036854775807 "
         f"THEN CAST({_MY} AS SIGNED) END "
-        f"WHEN 'DOUBLE' THEN CASE WHEN FLOOR({_MY_DOUBLE}) = {_MY_DOUBLE} AND {_MY_DOUBLE} "
-        f"BETWEEN {_INTEGERS_IN_DOUBLES} THEN CAST({_MY_DOUBLE} AS SIGNED) END END"
+        f"WHEN FLOOR({_MY_DOUBLE}) = {_MY_DOUBLE} AND {_MY_DOUBLE} BETWEEN {_INTEGERS_IN_DOUBLES} "
+        f"THEN CAST({_MY_DOUBLE} AS SIGNED) END END"
     )
     sqlite = (
         f"CASE typeof({_LITE}) || ' ' || {_LITE_TYPE} WHEN 'integer integer' THEN {_LITE} "
@@ -132,7 +138,7 @@ class _FloatAt(_AtPath):
     type = Float(53)
     inherit_cache = True
     postgresql = f"CASE WHEN jsonb_typeof({_PG}) = 'number' THEN CAST({_PG} #>> '{{{{}}}}' AS double precision) END"
-    mysql = f"CASE WHEN JSON_TYPE({_MY}) IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN {_MY_DOUBLE} END"
+    mysql = f"CASE WHEN {_MY_TYPE} IN {_MY_NUMBERS} THEN {_MY_DOUBLE} END"
     sqlite = f"CASE WHEN {_LITE_TYPE} IN ('integer', 'real') THEN CAST({_LITE} AS REAL) END"
 
 
@@ -140,7 +146,7 @@ class _BooleanAt(_AtPath):
     type = Boolean()
     inherit_cache = True
     postgresql = f"CASE WHEN jsonb_typeof({_PG}) = 'boolean' THEN CAST({_PG} #>> '{{{{}}}}' AS boolean) END"
-    mysql = f"CASE WHEN JSON_TYPE({_MY}) = 'BOOLEAN' THEN JSON_UNQUOTE({_MY}) = 'true' END"
+    mysql = f"CASE WHEN {_MY_TYPE} = 'BOOLEAN' THEN {_MY_TEXT} = 'true' END"
     sqlite = f"CASE {_LITE_TYPE} WHEN 'true' THEN 1 WHEN 'false' THEN 0 END"
 
 
@@ -149,8 +155,8 @@ class _TypeAt(_AtPath):
     inherit_cache = True
     postgresql = f"jsonb_typeof({_PG})"
     mysql = (
-        f"CASE WHEN JSON_TYPE({_MY}) IN ('INTEGER', 'UNSIGNED INTEGER', 'DOUBLE', 'DECIMAL') THEN 'number' "
-        f"ELSE LOWER(JSON_TYPE({_MY})) END"
+        f"CONVERT(CASE WHEN {_MY_TYPE} IN {_MY_NUMBERS} THEN 'number' "
+        f"ELSE LOWER({_MY_TYPE}) END USING utf8mb4) COLLATE {{collation}}"
     )
     sqlite = (
         f"CASE {_LITE_TYPE} WHEN 'text' THEN 'string' WHEN 'integer' THEN 'number' WHEN 'real' THEN 'number' "
@@ -164,7 +170,7 @@ class _HasItem(_AtPath):
     type = Boolean()
     inherit_cache = True
     postgresql = f"coalesce({_PG} @> jsonb_build_array(CAST({{t}} AS text)), false)"
-    mysql = f"COALESCE(JSON_TYPE({_MY}) = 'ARRAY' AND JSON_CONTAINS({_MY}, JSON_QUOTE({{t}})), FALSE)"
+    mysql = f"COALESCE({_MY_TYPE} = 'ARRAY' AND JSON_CONTAINS({_MY}, JSON_QUOTE({{t}})), FALSE)"
     sqlite = (
         f"coalesce({_LITE_TYPE} = 'array' AND EXISTS (SELECT 1 FROM json_each({{c}}, {{p}}) AS item "  # noqa: S608
         "WHERE item.type = 'text' AND item.atom = {t}), 0)"

@@ -34,11 +34,17 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT | st.integers(0, 3), inner, max_size=4),
     max_leaves=10,
 )
-KEYS = st.text(
+PLAIN_KEYS = st.text(
     st.characters(exclude_characters='"\\', exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5
-) | st.sampled_from(["a.b", "$", "*", "[0]", "0", "x y", "\u00e9", "\U0001f600", "'", "%s", ":p", "?", "{c}", "last"])
+).filter(lambda key: not key.startswith("-"))
+ODD_KEYS = ["a.b", "$", "*", "[0]", "0", "x y", "\u00e9", "\U0001f600", "'", "%s", ":p", "?", "{c}", "last", "a-"]
+KEYS = PLAIN_KEYS | st.sampled_from(ODD_KEYS)
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-SCALARS = PLAIN | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=5)
+SCALARS = (
+    PLAIN
+    | st.sampled_from([1e-05, 1e15, 1e16, 2.0, -0.0, 1e300])
+    | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=5)
+)
 
 
 def is_refused(value: Any) -> bool:
@@ -257,7 +263,8 @@ async def test_paths_to_nothing_and_of_other_shapes(manager: DatabaseManager) ->
 async def test_conditions_and_indexed_columns(manager: DatabaseManager) -> None:
     owner = await make_owner()
     documents: list[Any] = [{"team": "db", "n": 3, "ok": True}, {"team": "db ", "n": "3"}, {"team": "DB"}, None]
-    await stored(owner, [{"title": str(n), "metadata_json": one} for n, one in enumerate(documents)], Task.id)
+    rows = [{"title": str(n), "metadata_json": one, "tags": []} for n, one in enumerate(documents)]
+    await stored(owner, [{**rows[0], "tags": ["x"]}, *rows[1:]], Task.id)
     data: Any = Task.metadata_json
     conditions = {
         "0": [data["team"].as_string() == "db", json_text(data, "team") == "db", json_integer(data, "n") == 3],
@@ -265,6 +272,8 @@ async def test_conditions_and_indexed_columns(manager: DatabaseManager) -> None:
         "2": [data[("team",)].as_string() == "DB"],
         "3": [data.is_(None)],
     }
+    conditions["0"] += [json_type(data, "n") == "number", json_has_item(Task.tags, "x")]
+    conditions["1"] += [json_type(data, "n").in_(["string", "object"])]
     conditions["0"] += [data["n"].as_integer() > 2, data["n"].as_float() < 3.5, data["ok"].as_boolean().is_(True)]
     async with get_async_session(read_only=True) as session:
         for title, alternatives in conditions.items():
@@ -275,7 +284,7 @@ async def test_conditions_and_indexed_columns(manager: DatabaseManager) -> None:
         assert shown.scalar_one() == "db"
 
 
-@pytest.mark.parametrize("path", [("",), ('a"b',), ("a\\b",), ("a\n",), (-1,), (True,), ("\ud800",)])
+@pytest.mark.parametrize("path", [("",), ('a"b',), ("a\\b",), ("a\n",), ("-a",), (-1,), (True,), ("\ud800",)])
 def test_paths_that_engines_read_differently_are_refused(path: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"the path's|surrogate"):
         json_text(Task.metadata_json, *path)

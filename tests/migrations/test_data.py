@@ -1,14 +1,25 @@
 """Migrations with rows in the tables, printed statements, and what differs from the models."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import (
+    Connection,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    inspect,
+    text,
+)
 
 from db import migrate
+from db.base import Base
 from db.connection import DatabaseManager
 from db.drift import find_drift
 from db.settings import DatabaseSettings
@@ -114,3 +125,26 @@ async def test_every_table_of_mariadb_compares_bytes(mariadb_url: str) -> None:
         assert (await session.execute(text(query))).all() == []
         assert (await session.execute(text(columns))).all() == []
     await manager.close()
+
+
+async def test_names_in_the_database_are_those_of_the_convention(manager: DatabaseManager) -> None:
+    await migrate.upgrade(manager.settings)
+    names_its_keys = manager.engine.dialect.name != "mariadb"  # there every primary key is called PRIMARY
+
+    def read(connection: Connection) -> set[str | None]:
+        inspector, found = inspect(connection), set()
+        for table in Base.metadata.sorted_tables:
+            listed: list[Any] = [*inspector.get_unique_constraints(table.name), *inspector.get_foreign_keys(table.name)]
+            listed += [one for one in inspector.get_indexes(table.name) if not one.get("duplicates_constraint")]
+            found |= {one["name"] for one in listed}
+            if names_its_keys:
+                found.add(inspector.get_pk_constraint(table.name)["name"])
+        return found
+
+    async with manager.engine.connect() as connection:
+        found = await connection.run_sync(read)
+    rules = [rule for table in Base.metadata.sorted_tables for rule in (*table.constraints, *table.indexes)]
+    kinds = (UniqueConstraint, ForeignKeyConstraint, Index) + ((PrimaryKeyConstraint,) if names_its_keys else ())
+    named = {str(rule.name) for rule in rules if isinstance(rule, kinds)}
+    assert found == named
+    assert all(re.fullmatch(r"(pk|uq|fk|ix)_\w+", name) and len(name) <= 63 for name in named)
