@@ -4,6 +4,7 @@
     NestedWriteSession              SQLite: a writing session inside another one
     DatabaseUnavailable     retry   no connection at all
     DatabaseBusy            retry   SQLite: the turn to write did not come
+    DatabaseSilent          retry   no answer in time; what was to be committed may be committed or not
     DataLayerError                  what a repository met
       NotFoundError                 no such row
       InvalidInputError             refused before it reached the database, or a value that no engine can hold
@@ -40,6 +41,10 @@ class DatabaseUnavailable(Exception):  # noqa: N818
 
 class DatabaseBusy(SQLAlchemyError):  # noqa: N818
     """SQLite: the turn to write did not come in time."""
+
+
+class DatabaseSilent(TimeoutError):  # noqa: N818
+    """The database did not answer in time; what was to be committed may be committed or not."""
 
 
 class NestedWriteSession(RuntimeError):  # noqa: N818
@@ -140,6 +145,7 @@ TRANSIENT_ERRORS: Final = (
     PoolTimeoutError,
     InterfaceError,
     ConnectionError,
+    TimeoutError,
     socket.gaierror,
 )
 # PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -19,12 +19,14 @@ from db.pool import PoolFigures
 from db.raw_sql import bound
 from db.read_only import read_only_options, reading_options, single_options
 from db.settings import DatabaseSettings
-from db.tuning import is_behind_pooler
+from db.tuning import CONNECT_TIMEOUT_S, is_behind_pooler
 from db.turns import turns_of
 from db.urls import masked
 
 FIRST_BACKOFF_S = 0.1
 SLOWEST_BACKOFF_S = 2.0
+FIRST_ANSWER_S = CONNECT_TIMEOUT_S + 2.0
+"""Seconds for a first connection and what it is asked."""
 
 
 class DatabaseManager:
@@ -188,7 +190,7 @@ class DatabaseManager:
         deadline, pause_s = loop.time() + patience_s, FIRST_BACKOFF_S
         while True:
             try:
-                async with self.reader() as connection:
+                async with asyncio.timeout(FIRST_ANSWER_S), self.reader() as connection:
                     await connection.execute(text("SELECT 1"))
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 failure = error

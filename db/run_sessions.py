@@ -7,19 +7,20 @@ a named lock. On SQLite there is no server that could end a session.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.pool import PoolResetState
 
 from db.errors import mysql_code
 
 MYSQL_DIALECTS = frozenset({"mysql", "mariadb"})
 NO_SUCH_THREAD = 1094
+_NAMES = "holdfast_names"
+"""Where a connection's own dictionary keeps the names under which it is shown."""
 
 
 def run_name(run_id: UUID, fence: int) -> str:
@@ -32,18 +33,27 @@ def worker_name(worker_id: str, purpose: str) -> str:
     return f"holdfast {hashlib.sha256(worker_id.encode()).hexdigest()[:24]} {purpose}"
 
 
-@asynccontextmanager
-async def named_session(session: AsyncSession, name: str) -> AsyncIterator[None]:
-    """Show in the block under ``name`` what this session's transaction works on; PostgreSQL: see ``name_columns``."""
+async def name_session(session: AsyncSession, name: str) -> None:
+    """Show under ``name``, until its transaction is over, what a session works on; PostgreSQL: see ``name_columns``."""
     if session.get_bind().dialect.name not in MYSQL_DIALECTS:
-        yield
         return
     await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
-    try:
-        yield
-    finally:
-        with suppress(SQLAlchemyError):  # a connection that is gone has no locks
-            await session.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+    (await session.connection()).info.setdefault(_NAMES, []).append(name)
+
+
+def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState) -> None:
+    """Let the names of a session go when its connection comes back to the pool: a listener of MySQL's pools.
+
+    Not before: until its transaction has ended, whoever takes the run over must find the session.
+    """
+    if record is None or not reset_state.asyncio_safe:
+        return  # the connection is closed, and the server lets the names go
+    cursor = None
+    for name in record.info.pop(_NAMES, ()):
+        cursor = cursor or dbapi_connection.cursor()
+        cursor.execute("DO RELEASE_LOCK(%s)", (name,))
+    if cursor is not None:
+        cursor.close()
 
 
 def name_columns(session: AsyncSession, name: str) -> list[ColumnElement[Any]]:

@@ -43,6 +43,9 @@ class DatabaseSettings(BaseSettings):
     """Seconds to wait for a free connection before the job fails and is retried."""
     database_pool_recycle: Annotated[int, Field(ge=-1)] = 3600
     """Seconds after which a connection is replaced; keep it below the server's or a proxy's idle limit. -1: never."""
+    database_deadline_s: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds after which Holdfast gives up one of its own short transactions on a database that does not answer, and
+    tries again on another connection. What a job does has its kind's timeout. SQLite: has no meaning there."""
     database_statement_timeout_s: Annotated[float, Field(ge=0)] = 900.0
     """Seconds after which the server ends a statement, 0: never. MySQL: SELECT only. SQLite and migrations: never."""
     database_idle_transaction_timeout_s: Annotated[float, Field(ge=0)] = 60.0

@@ -1,6 +1,8 @@
 """What each engine is told when a connection is opened, so that all three behave alike."""
 
 import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiosqlite
@@ -9,11 +11,13 @@ from sqlalchemy.engine import URL, Engine
 
 from db.cancelled import InterruptibleConnection
 from db.collations import table_collation
+from db.run_sessions import forget_names
 from db.settings import DatabaseSettings
 from db.tls import requires_tls, tls_arguments
 from db.urls import engine_family, is_in_memory
 
 CONNECT_TIMEOUT_S = 10
+"""Seconds that a connection may take to be opened, its first words with the server included."""
 COM_SET_OPTION = 0x1B
 MULTI_STATEMENTS_OFF = (1).to_bytes(2, "little")
 
@@ -34,7 +38,7 @@ def engine_options(settings: DatabaseSettings, url: URL, *, pooled: bool) -> dic
         arguments = _behind_pooler() if behind_pooler else _postgresql(settings, pooled=pooled)
         return {"connect_args": {"timeout": CONNECT_TIMEOUT_S, **arguments, **tls}}
     if family == "mysql":
-        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "charset": "utf8mb4", **tls}
+        arguments = {"async_creator_fn": _mysql_creator(url.get_driver_name()), "charset": "utf8mb4", **tls}
         return {"isolation_level": "READ COMMITTED", "connect_args": arguments}
     lasting = {"pool_recycle": -1} if is_in_memory(url) else {}  # it ends with its last connection
     return {"connect_args": {"async_creator_fn": _connect_sqlite, "factory": InterruptibleConnection}, **lasting}
@@ -51,6 +55,7 @@ def tune(engine: Engine, settings: DatabaseSettings, *, pooled: bool) -> None:
         event.listen(engine, "connect", _tune_sqlite)
     elif engine.dialect.name in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _mysql_tuner(settings, pooled=pooled))
+        event.listen(engine, "reset", forget_names)
     elif is_behind_pooler(settings, pooled=pooled):
         event.listen(engine, "begin", _transaction_tuner(settings, pooled=pooled))
 
@@ -142,6 +147,19 @@ def mysql_statement(settings: DatabaseSettings, *, pooled: bool) -> str:
 
 def _assignments(values: dict[str, str]) -> str:
     return "".join(f", {name} = {value}" for name, value in values.items())
+
+
+def _mysql_creator(driver: str) -> Callable[..., Awaitable[Any]]:
+    """Return a driver's ``connect`` with a limit; its own ends when the server has taken the TCP connection.
+
+    A server that takes it and says nothing would hold the caller for ever.
+    """
+
+    async def connect(*args: Any, **kwargs: Any) -> Any:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await importlib.import_module(driver).connect(*args, **kwargs)
+
+    return connect
 
 
 async def _connect_sqlite(*args: Any, **kwargs: Any) -> aiosqlite.Connection:

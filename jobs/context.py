@@ -11,8 +11,9 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reading_session
+from db.in_time import in_time
 from db.repositories.job_run import get_run, holds_fence, lock_by_fence
-from db.run_sessions import named_session, run_name
+from db.run_sessions import name_session, run_name
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
@@ -67,11 +68,14 @@ class RunContext:
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
             JobCancelled: somebody cancelled the run; nothing is changed.
+            DatabaseSilent: the row could not be locked in time; nothing is changed.
         """
-        async with get_async_session() as session, named_session(session, run_name(self.run_id, self.fence)):
+        async with get_async_session() as session:
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
-            run = await lock_by_fence(session, self.run_id, self.fence)
+            async with in_time():
+                await name_session(session, run_name(self.run_id, self.fence))
+                run = await lock_by_fence(session, self.run_id, self.fence)
             if run is None or not holds_fence(run, self.fence):
                 raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
             if run.cancel_requested_at is not None:
@@ -93,7 +97,7 @@ class RunContext:
 
     async def checkpoint(self) -> Checkpoint:
         """Return what the last committed batch left, of this attempt or an earlier one; empty at the start."""
-        async with get_reading_session() as session:
+        async with in_time(), get_reading_session() as session:
             run = await get_run(session, self.run_id)
         return Checkpoint({}, {}) if run is None else Checkpoint(dict(run.cursor or {}), dict(run.counters or {}))
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from db.connection import get_async_session, get_reader
+from db.in_time import in_time
 from db.repositories import run_actions
 from db.repositories.job_run import RunRow
 from holdfast.states import RunState
@@ -24,10 +25,10 @@ async def carry(redis: Any, queue: str, aborted: Sequence[bytes]) -> None:
         aborted: job ids of the set, whoever's they are.
     """
     job_ids = [raw_id.decode(errors="replace") for raw_id in aborted]
-    async with get_reader() as reader:
+    async with in_time(), get_reader() as reader:
         runs = await run_actions.uncancelled(reader, queue, job_ids)
     for run in runs:
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             state = await run_actions.cancel(session, run.id)
         if state is RunState.CANCELLED:
             await tell_cancelled(redis, run)

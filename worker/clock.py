@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from db.connection import get_reading_session
+from db.in_time import in_time
 from db.repositories import job_run
 
 ASKED_EVERY_S = 60.0
@@ -19,7 +20,7 @@ class DatabaseClock:
     async def now(self) -> datetime:
         """Return about what the database's clock shows."""
         if time.monotonic() - self._told_at > ASKED_EVERY_S:
-            async with get_reading_session() as session:
+            async with in_time(), get_reading_session() as session:
                 self._told = await job_run.database_now(session)
             self._told_at = time.monotonic()
         return self._told + timedelta(seconds=time.monotonic() - self._told_at)

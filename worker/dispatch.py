@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from db.connection import get_async_session, get_reader, get_reading_session
+from db.in_time import in_time
 from db.races import again_after_race
 from db.repositories import due_runs, job_run
 from db.repositories.due_runs import FIRST_ID, Dispatchable
@@ -85,7 +86,7 @@ async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID = FIRST_ID) 
 
 
 async def _page(wanted: Dispatchable, after: UUID) -> Sequence[RunRow]:
-    async with get_reader() as reader:
+    async with in_time(), get_reader() as reader:
         return await due_runs.undispatched_runs(reader, wanted, after=after, most=PAGE_RUNS)
 
 
@@ -102,7 +103,7 @@ async def dispatch_runs(redis: Any, kinds: Sequence[str], run_ids: Sequence[UUID
     Returns:
         How many were put.
     """
-    async with get_reading_session() as session:
+    async with in_time(), get_reading_session() as session:
         runs = await due_runs.waiting_runs(session, kinds, run_ids)
     queues = dict.fromkeys(run.queue for run in runs)
     put_there = [run_id for queue in queues for run_id in await _put(redis, [r for r in runs if r.queue == queue])]
@@ -136,7 +137,7 @@ def _calls(runs: Sequence[RunRow]) -> Iterator[Sequence[RunRow]]:
 
 async def _mark(run_ids: Sequence[UUID]) -> None:
     if run_ids:
-        async with get_async_session(single=True) as session:
+        async with in_time(), get_async_session(single=True) as session:
             await due_runs.mark_dispatched(session, run_ids)
 
 
@@ -148,7 +149,7 @@ async def _may_start(redis: Any, run: RunRow) -> bool:
     """Whether a run goes on; a cancelled one and a duplicate end here, and their producer is told."""
 
     async def transaction() -> tuple[RunRow, AlreadyOver] | None:
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             locked = await job_run.get_run(session, run.id, lock=True)
             if locked is None or locked.state != RunState.WAITING.value:
                 return None

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import StatementError
@@ -18,6 +19,7 @@ from db.repositories.control import Limit
 from db.repositories.job_run import BornRun
 from db.run_sessions import worker_name
 from worker import ledger
+from worker.clock import DatabaseClock
 from worker.groups import Group
 from worker.ledger import SUSPECT_AFTER, Admission, Admitted, Vitals
 from worker.newcomers import free_id, may_be_in_history
@@ -45,6 +47,7 @@ class GroupedLedger:
         self._vitals = vitals
         self._limits_of = limits_of
         self._active = active_here
+        self._clock = DatabaseClock()
         self._admissions: Group[BornRun, Admission] = Group(self._admit_many)
         self._endings: Group[Ending, Outcome] = Group(self._finish_many)
 
@@ -87,7 +90,8 @@ class GroupedLedger:
 
     async def _admit_ordinary(self, borns: Sequence[BornRun]) -> dict[int, Admission]:
         worker_id, name = self._vitals.worker_id, worker_name(self._vitals.worker_id, "admits")
-        rows = await run_groups.admit(borns, _new_ids(borns), worker_id, suspect_after=SUSPECT_AFTER, name=name)
+        new_ids = _new_ids(borns, await self._clock.now())
+        rows = await run_groups.admit(borns, new_ids, worker_id, suspect_after=SUSPECT_AFTER, name=name)
         return {at: Admitted(run_id, fence, attempts + 1) for at, (run_id, fence, attempts) in rows.items()}
 
     async def _finish_many(self, endings: Sequence[Ending]) -> Sequence[Outcome | asyncio.Future[Outcome]]:
@@ -120,7 +124,7 @@ def _each_for_itself() -> Iterator[None]:
             raise
 
 
-def _new_ids(borns: Sequence[BornRun]) -> dict[int, UUID]:
+def _new_ids(borns: Sequence[BornRun], now: datetime) -> dict[int, UUID]:
     """Return the id that each gets which is surely new unless the ledger has it, by its place.
 
     In the order of their ids: two workers that enter the same runs wait for each other, but never both.
@@ -130,5 +134,5 @@ def _new_ids(borns: Sequence[BornRun]) -> dict[int, UUID]:
     return {
         at: free_id(born, taken)
         for at, born in sorted(enumerate(borns), key=lambda one: one[1].job_id)
-        if born.unique_key is None and times[born.identity] == 1 and not may_be_in_history(born)
+        if born.unique_key is None and times[born.identity] == 1 and not may_be_in_history(born, now)
     }

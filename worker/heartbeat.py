@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import DatabaseManager, get_async_session
 from db.errors import first_line
+from db.in_time import in_time
 from db.models import WorkerState
 from db.repositories import worker_heartbeat
 from db.repositories.worker_heartbeat import WorkerIdentity
@@ -24,6 +25,7 @@ REMEMBERED_S = 24 * 3600.0
 """How long the row of a worker that died is kept, to be looked at."""
 FORGET_INTERVAL_S = 3600.0
 JOIN_PATIENCE_S = 5.0
+LEAST_PATIENCE_S = 0.5
 
 
 class Heartbeat:
@@ -44,6 +46,8 @@ class Heartbeat:
             queue_home=settings.queue_home,
             queues=tuple(queue.name for queue in settings.served_queues),
         )
+        # So that there is time for another try, on another connection, before others take this worker for dead.
+        self._patience_s = max(LEAST_PATIENCE_S, settings.heartbeat_timeout_s / 3)
         self._state = state
         self._forget_at = 0.0
         self._is_stopping = False
@@ -54,7 +58,10 @@ class Heartbeat:
 
     async def start(self) -> None:
         """Write the first sign of life over the process's pool, then go on in the thread."""
-        async with get_async_session() as session:  # before anything is admitted: no other worker may think us dead
+        async with (
+            in_time(),
+            get_async_session() as session,
+        ):  # before anything is admitted: no other worker may think us dead
             await self._beat(session)
         self._thread.start()
 
@@ -90,9 +97,10 @@ class Heartbeat:
                 if self._is_stopping:
                     break
                 try:
-                    async with manager.session(single=True) as session:
-                        await self._beat(session)
-                    await self._forget_the_dead(manager)
+                    async with asyncio.timeout(None if manager.writers_take_turns else self._patience_s):
+                        async with manager.session(single=True) as session:
+                            await self._beat(session)
+                        await self._forget_the_dead(manager)
                     failing = False
                 except (SQLAlchemyError, OSError) as error:
                     self._failed_at = time.monotonic()

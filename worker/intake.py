@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_reading_session
 from db.errors import is_transient
+from db.in_time import in_time
 from db.repositories import job_run, run_groups
 from db.repositories.job_run import BornRun, as_uuid7
 from holdfast import wire
@@ -125,7 +126,7 @@ async def _enter(borns: Sequence[BornRun]) -> int:
 
 async def _enter_together(borns: Sequence[BornRun]) -> int | None:
     try:
-        async with get_reading_session() as session:
+        async with in_time(), get_reading_session() as session:
             new = await _without_former(session, borns)
             ids = [run_id for born in new if (run_id := as_uuid7(born.job_id))]
             taken = await job_run.taken_ids(session, ids) if ids else set()
@@ -139,6 +140,7 @@ async def _enter_together(borns: Sequence[BornRun]) -> int | None:
 
 
 async def _without_former(session: AsyncSession, borns: Sequence[BornRun]) -> Sequence[BornRun]:
-    old = [born for born in borns if may_be_in_history(born)]
+    now = await job_run.database_now(session)
+    old = [born for born in borns if may_be_in_history(born, now)]
     over = await run_groups.find_known(session, old, job_runs_history) if old else {}
     return [born for born in borns if born.identity not in over]

@@ -14,11 +14,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reading_session
+from db.in_time import in_time
 from db.races import again_after_race
 from db.repositories import control, job_run, worker_heartbeat
 from db.repositories.control import Limit
 from db.repositories.job_run import BornRun, RunRow
-from db.run_sessions import named_session, run_name
+from db.run_sessions import name_session, run_name
 from db.types import utc_now
 from holdfast.states import RunState
 from worker.newcomers import is_old
@@ -110,7 +111,7 @@ async def admit(
     """
 
     async def transaction() -> Admission:
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             return await _admit(session, born, vitals, active_here=active_here, is_alone=is_alone, limits=limits)
 
     return await again_after_race(transaction)
@@ -166,7 +167,7 @@ async def _take_over(
 async def find_or_enter(session: AsyncSession, born: BornRun) -> RunRow:
     """Return the locked row of a run that Redis tells of, made now if it is new, or its row in the history."""
     run = await job_run.find_born_run(session, born)
-    if run is None and is_old(born.enqueued_at):
+    if run is None and is_old(born.enqueued_at, await job_run.database_now(session)):
         run = await job_run.find_in_history(session, born)
     if run is None:
         run_id = await job_run.insert_born_run(session, born)
@@ -179,7 +180,7 @@ async def enter(born: BornRun, reason: str) -> None:
     """Make sure that the ledger has a run that may not start yet, with the reason."""
 
     async def transaction() -> None:
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             run = await find_or_enter(session, born)
             await job_run.set_reason(session, run.id, reason)
 
@@ -205,7 +206,7 @@ CANCELLED = {"type": "cancelled", "message": "cancelled before it started", "sta
 
 
 async def _end_unstarted(born: BornRun, state: RunState, error: dict[str, Any]) -> AlreadyOver | HeldElsewhere:
-    async with get_async_session() as session:
+    async with in_time(), get_async_session() as session:
         run = await find_or_enter(session, born)
         if RunState(run.state).is_over:
             return over(run)
@@ -241,8 +242,8 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
     Returns:
         The outcome, or ``lost`` when the fence was overtaken; nothing is changed then.
     """
-    name = run_name(admitted.run_id, admitted.fence)
-    async with get_async_session() as session, named_session(session, name):
+    async with in_time(), get_async_session() as session:
+        await name_session(session, run_name(admitted.run_id, admitted.fence))
         run = await job_run.lock_by_fence(session, admitted.run_id, admitted.fence)
         if run is None or not job_run.holds_fence(run, admitted.fence):
             return Outcome("lost")
@@ -270,7 +271,7 @@ def _next_state(run: RunRow, outcome: Outcome) -> tuple[RunState, dict[str, Any]
 
 async def find_end(run_id: UUID) -> AlreadyOver | None:
     """Return a run's stored end (I3); None when it is not over."""
-    async with get_reading_session() as session:
+    async with in_time(), get_reading_session() as session:
         run = await job_run.get_run(session, run_id)
     return None if run is None or not RunState(run.state).is_over else over(run)
 

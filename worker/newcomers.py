@@ -19,15 +19,20 @@ def is_storable_id(job_id: str) -> bool:
     return len(job_id) <= LONGEST_ID and "\x00" not in job_id
 
 
-def is_old(instant: datetime) -> bool:
-    """Whether a run of this instant may be in the history already; half the time is left for clocks that differ."""
-    return instant < datetime.now(UTC) - HISTORY_AFTER / 2
+def is_old(instant: datetime, now: datetime) -> bool:
+    """Whether a run of this instant may be in the history already.
+
+    Args:
+        instant: by its producer's clock; half of ``HISTORY_AFTER`` is left for one that is wrong.
+        now: by the database's clock, as the history is.
+    """
+    return instant < now - HISTORY_AFTER / 2
 
 
-def may_be_in_history(born: BornRun) -> bool:
-    """Whether this run, or an earlier one of the same id, may have left the ledger already."""
+def may_be_in_history(born: BornRun, now: datetime) -> bool:
+    """Whether this run, or an earlier one of the same id, may have left the ledger already; ``now`` as ``is_old``."""
     run_id = as_uuid7(born.job_id)
-    return is_old(born.enqueued_at) or (run_id is not None and is_old(_time_of(run_id)))
+    return is_old(born.enqueued_at, now) or (run_id is not None and is_old(_time_of(run_id), now))
 
 
 def free_id(born: BornRun, taken: set[UUID]) -> UUID:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import get_reading_session
 from db.errors import first_line
+from db.in_time import in_time
 from db.repositories import due_runs
 from holdfast.errors import QueueUnavailable
 from worker import redis_server
@@ -176,9 +177,10 @@ async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
 
 
 async def _something_is_due(runtime: Runtime) -> bool:
-    now_ms = time.time_ns() // 1_000_000
+    seconds, microseconds = await runtime.redis.time()
+    now_ms = seconds * 1000 + microseconds // 1000
     for queue in runtime.queues:
-        async with get_reading_session() as session:
+        async with in_time(), get_reading_session() as session:
             if await due_runs.count_due(session, queue):
                 return True
         # In one call: what is claimed at this moment is not due any more, and not in the ledger yet.

@@ -1,6 +1,8 @@
 """Comparing the ledger with Redis: what is missing there is put back, whatever made Redis forget it."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import secrets
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -8,12 +10,16 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from db.connection import get_reader
+from db.in_time import in_time
 from db.repositories import due_runs
 from db.repositories.due_runs import FIRST_ID, Dispatchable
 from holdfast import wire
 from worker.cancellations import ABORTS_AT_ONCE
 from worker.dispatch import PAGE_RUNS, dispatch_runs
 from worker.intake import AT_ONCE
+
+COMPARED_SUFFIX = ":compared"
+CONTENTS = "contents"
 
 
 async def reconcile(
@@ -32,7 +38,7 @@ async def reconcile(
     """
     count = compared = 0
     while most is None or compared < most:
-        async with get_reader() as reader:
+        async with in_time(), get_reader() as reader:
             page = await due_runs.waiting_ids(reader, wanted, after=after, most=PAGE_RUNS)
         if page:
             after = page[-1].id
@@ -53,8 +59,8 @@ async def _put_missing(redis: Any, wanted: Dispatchable, page: Sequence[Row[UUID
 class Sight:
     """What one look at Redis has shown."""
 
-    has_lost: bool
-    """It was emptied, or another one answers (a failover to a replica that lagged): the ledger has to be compared."""
+    lost: Mapping[str, str]
+    """By queue, which Redis that is (``RedisWatch.note``): of those queues that it may have lost something of."""
     announced: Mapping[str, Sequence[bytes]]
     """By queue, ids of direct enqueues that the ledger may not know."""
     aborted: Sequence[bytes]
@@ -62,30 +68,52 @@ class Sight:
 
 
 class RedisWatch:
-    """What the ledger has to know of its queues in Redis, in one round trip."""
+    """What the ledger has to know of its queues in Redis, in one round trip.
 
-    def __init__(self, queues: Sequence[str]) -> None:
-        self._key = f"{queues[0]}:sentinel"
+    In a hash beside each queue stands with which Redis the ledger was compared last: its replication id, which another
+    one has after a failover, and the name of its contents, which is made anew when they were lost. There is one entry
+    for each set of kinds, because a worker compares only the runs of those that it knows.
+
+    Args:
+        queues: the queues' keys.
+        kinds: those that this worker compares.
+    """
+
+    def __init__(self, queues: Sequence[str], kinds: Collection[str]) -> None:
         self._queues = queues
+        self._compared = hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:16]
         self._aborts_seen = 0
-
-    async def note(self, redis: Any) -> None:
-        """Leave a sentinel that says which Redis the ledger was compared with, for all workers."""
-        await redis.set(self._key, _identity(await redis.info("replication")))
 
     async def look(self, redis: Any) -> Sight:
         """Look once; the announced ids are taken off their lists, the latest first."""
         async with redis.pipeline(transaction=False) as pipe:
-            pipe.get(self._key)
             pipe.info("replication")
             pipe.zrange(wire.ABORT_KEY, self._aborts_seen, self._aborts_seen + ABORTS_AT_ONCE - 1)
             for queue in self._queues:
+                pipe.hmget(queue + COMPARED_SUFFIX, CONTENTS, self._compared)
                 pipe.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE)
-            compared_with, info, aborted, *announced = await pipe.execute()
+            info, aborted, *answers = await pipe.execute()
         self._aborts_seen = self._aborts_seen + len(aborted) if len(aborted) == ABORTS_AT_ONCE else 0
-        found = {queue: ids for queue, ids in zip(self._queues, announced, strict=True) if ids}
-        return Sight(compared_with != _identity(info), found, aborted)
+        replication_id, lost = str(info.get("master_replid")), dict[str, str]()
+        for queue, (contents, compared_with) in zip(self._queues, answers[::2], strict=True):
+            name = await self._name_contents(redis, queue) if contents is None else contents
+            identity = f"{replication_id} {name.decode()}"
+            if compared_with is None or compared_with.decode() != identity:
+                lost[queue] = identity
+        announced = {queue: ids for queue, ids in zip(self._queues, answers[1::2], strict=True) if ids}
+        return Sight(lost, announced, aborted)
 
+    async def note(self, redis: Any, queue: str, identity: str) -> None:
+        """Note, for all workers of these kinds, that the ledger was compared with the Redis that a look has shown.
 
-def _identity(info: dict[str, Any]) -> bytes:
-    return str(info.get("master_replid")).encode()
+        What was lost since that look is found by the next one: the identity is another one by then.
+        """
+        await redis.hset(queue + COMPARED_SUFFIX, self._compared, identity)
+
+    @staticmethod
+    async def _name_contents(redis: Any, queue: str) -> bytes:
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(queue + COMPARED_SUFFIX, CONTENTS, secrets.token_hex(8))
+            pipe.hget(queue + COMPARED_SUFFIX, CONTENTS)
+            _, name = await pipe.execute()
+        return bytes(name)

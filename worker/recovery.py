@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reader, get_reading_session
+from db.in_time import in_time
 from db.repositories import due_runs, job_run
 from db.repositories.job_run import RunRow
 from db.run_sessions import end_session, run_name, worker_name
@@ -23,11 +24,11 @@ async def put_back_orphans(vitals: Vitals, queue: str, *, active_here: Collectio
     Returns:
         The ids of those that go on. They are not in Redis yet: dispatch takes them there.
     """
-    async with get_reader() as reader:
+    async with in_time(), get_reader() as reader:
         running = await due_runs.running_runs(reader, queue)
     if not running:
         return []
-    async with get_reading_session() as session:
+    async with in_time(), get_reading_session() as session:
         present = await _Present.look(session, vitals, active_here)
     put_back = []
     for orphan in filter(present.has_left, running):
@@ -63,13 +64,13 @@ async def end_former_sessions(run: RunRow) -> None:
     """End the database sessions in which a dead worker may hold this run: one that is frozen keeps its locks."""
     names = [run_name(run.id, run.fence)]
     names += [worker_name(run.worker_id, purpose) for purpose in ("admits", "ends")]
-    async with get_async_session() as session:
+    async with in_time(), get_async_session() as session:
         for name in names:
             await end_session(session, name)
 
 
 async def _put_back(orphan: RunRow, vitals: Vitals, active_here: Collection[UUID]) -> bool:
-    async with get_async_session() as session:
+    async with in_time(), get_async_session() as session:
         # One whose row is locked is looked at again at the next beat: the others are not to wait for it.
         run = await job_run.get_run(session, orphan.id, lock=True, skip_locked=True)
         if run is None or run.state != RunState.RUNNING.value or run.fence != orphan.fence:

@@ -14,6 +14,7 @@ from redis.asyncio import ConnectionPool, Redis
 
 from db import migrate
 from db.connection import close_database, database_is_open, get_async_session, get_reader, initialize_database
+from db.in_time import in_time
 from db.models import WorkerState
 from db.repositories import installation
 from db.repositories.control import Controls, Limit
@@ -122,7 +123,8 @@ class Runtime:
         manager = await initialize_database(settings, patience_s=settings.startup_patience_s)
         if settings.database_migrates_itself:
             await migrate.upgrade(settings)
-        await migrate.require_current(manager)
+        async with in_time():
+            await migrate.require_current(manager)
         await self.look_whether_held()
         await self.heartbeat.start()
         await self.upkeep.start()
@@ -143,7 +145,9 @@ class Runtime:
         if self.redis is not None:
             await self.redis.aclose()
         if self._owns_pool:
-            await close_database()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEDGER_PATIENCE_S):
+                    await close_database()
         if self.started.is_set():
             get_logger().info("worker stopped", worker_id=self.worker_id)
 
@@ -153,10 +157,10 @@ class Runtime:
 
     async def look_whether_held(self) -> None:
         """Find out whether this ledger belongs to this server, and stop or go on accordingly."""
-        async with get_reader() as reader:
+        async with in_time(), get_reader() as reader:
             sight = await installation.look(reader)
         if not sight.is_held and not sight.is_settled:
-            async with get_async_session() as session:
+            async with in_time(), get_async_session() as session:
                 sight = await installation.settle(session)
         held = sight.is_held
         if held and not self.is_held:

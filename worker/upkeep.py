@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import get_async_session, get_reader, get_reading_session
 from db.errors import first_line
+from db.in_time import in_time
 from db.repositories import control, due_runs, history, job_run, run_list
 from db.repositories.due_runs import Dispatchable
 from holdfast.requests import ImportTasks
@@ -66,7 +67,7 @@ class Upkeep:
         self._settings = runtime.settings
         self._queues = runtime.queues
         self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
-        self._watch = reconcile.RedisWatch(self._queues)
+        self._watch = reconcile.RedisWatch(self._queues, self._kinds)
         self._has_looked = False
         self._clock = DatabaseClock()
         self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
@@ -142,11 +143,10 @@ class Upkeep:
             )
             self._say_missing(missing)
 
-    async def _reconcile(self) -> None:
-        for queue in self._queues:
-            missing, _ = await reconcile.reconcile(self._runtime.redis, await self._wanted(queue))
-            self._say_missing(missing)
-        await self._watch.note(self._runtime.redis)
+    async def _reconcile(self, queue: str, identity: str) -> None:
+        missing, _ = await reconcile.reconcile(self._runtime.redis, await self._wanted(queue))
+        self._say_missing(missing)
+        await self._watch.note(self._runtime.redis, queue, identity)
 
     @staticmethod
     def _say_missing(missing: int) -> None:
@@ -157,7 +157,7 @@ class Upkeep:
         if self._runtime.is_held:
             return
         for queue in self._queues:
-            async with get_reader() as reader:
+            async with in_time(), get_reader() as reader:
                 running = {run.job_id for run in await due_runs.running_runs(reader, queue)}
             await stock_claims.free_dead(self._runtime.redis, queue, self._kinds, running_job_ids=running)
 
@@ -167,10 +167,10 @@ class Upkeep:
         self.is_taking_in = True
         try:
             sight = await self._watch.look(self._runtime.redis)
-            if sight.has_lost:
-                if self._has_looked:
-                    get_logger().warning("Redis is empty or another one: reconciling")
-                await self._reconcile()
+            if sight.lost and self._has_looked:
+                get_logger().warning("Redis is empty or another one: reconciling")
+            for queue, identity in sight.lost.items():
+                await self._reconcile(queue, identity)
             for queue, ids in sight.announced.items():
                 await intake.take_in(self._runtime.redis, queue, ids, self._kinds)
             for queue in self._queues if sight.aborted else ():
@@ -181,7 +181,7 @@ class Upkeep:
 
     async def _read_controls(self) -> None:
         runtime = self._runtime
-        async with get_reader() as reader:
+        async with in_time(), get_reader() as reader:
             runtime.controls = await control.load_controls(reader)
             unwanted = await job_run.cancel_requested(reader, runtime.active) if runtime.active else ()
         runtime.claim_or_not()
@@ -191,37 +191,37 @@ class Upkeep:
                 runtime.cancel(run.id, run.job_id)
 
     async def _make_partitions(self) -> None:
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             await history.make_partitions(session, now=await job_run.database_now(session))
 
     async def _move_to_history(self) -> None:
         now = await self._clock.now()
         while True:
-            async with get_async_session() as session:
+            async with in_time(), get_async_session() as session:
                 moved = await history.move_finished(session, finished_before=now - HISTORY_AFTER, limit=MOVED_AT_ONCE)
             if moved < MOVED_AT_ONCE:
                 return
 
     async def _prune_history(self) -> None:
-        settings, now = self._settings, datetime.now(UTC)
+        settings, now = self._settings, await self._clock.now()
         days = {
             RunState.SUCCEEDED: settings.history_keep_succeeded_days,
             RunState.CANCELLED: settings.history_keep_succeeded_days,
             RunState.FAILED: settings.history_keep_failed_days,
             RunState.QUARANTINED: settings.history_keep_failed_days,
         }
-        async with get_reading_session() as session:
+        async with in_time(), get_reading_session() as session:
             kinds = await history.kinds_in_history(session)
         for kind in kinds:
             for state, general in days.items():
                 kept = settings.history_keep_days.get(f"{kind}.{state.value}", general)
                 await self._prune(kind, state, now - timedelta(days=kept))
-        async with get_async_session() as session:
+        async with in_time(), get_async_session() as session:
             await history.drop_empty_partitions(session, before=now - timedelta(days=min(days.values())))
 
     async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:
         while True:
-            async with get_reading_session() as session:
+            async with in_time(), get_reading_session() as session:
                 run_ids = await history.prunable(
                     session, kind=kind, state=state.value, older_than=older_than, limit=MOVED_AT_ONCE
                 )
@@ -229,13 +229,13 @@ class Upkeep:
                 return
             rejects = REJECTS_AT_ONCE
             while rejects == REJECTS_AT_ONCE:
-                async with get_async_session() as session:
+                async with in_time(), get_async_session() as session:
                     rejects = await history.delete_rejects(session, run_ids, limit=REJECTS_AT_ONCE)
-            async with get_async_session() as session:
+            async with in_time(), get_async_session() as session:
                 await history.delete_runs(session, run_ids)
 
     async def _sweep_spool(self) -> None:
-        async with get_reading_session() as session:
+        async with in_time(), get_reading_session() as session:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 

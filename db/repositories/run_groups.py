@@ -5,7 +5,7 @@ unique key, a cancellation. ``run_groups_postgresql`` does the same in one state
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,11 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.connection import get_async_session, get_single, statements_stand_alone
+from db.in_time import in_time
 from db.models import JobAttempt
 from db.repositories import run_groups_postgresql
 from db.repositories.arrays import among
 from db.repositories.job_run import BornRun
-from db.run_sessions import named_session
+from db.run_sessions import name_session
 from db.types import utc_now
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
@@ -36,13 +37,16 @@ async def group_session(name: str | None = None) -> AsyncIterator[GroupSession]:
     """Open what the statements on one group are executed with.
 
     On PostgreSQL each of them is a transaction of its own, so that a frozen worker holds no locks; elsewhere it is one
-    transaction, which is shown to others under ``name`` (``db.run_sessions``) where there is one.
+    transaction, which is shown to others under ``name`` (``db.run_sessions``) where there is one. It has to end in
+    time (``db.in_time``).
     """
     if statements_stand_alone():
-        async with get_single() as connection:
+        async with in_time(), get_single() as connection:
             yield connection
         return
-    async with get_async_session() as session, nullcontext() if name is None else named_session(session, name):
+    async with in_time(), get_async_session() as session:
+        if name is not None:
+            await name_session(session, name)
         yield session
 
 

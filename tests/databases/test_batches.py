@@ -6,10 +6,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Connection, delete, event, func, insert, select, text
 
 from db.connection import DatabaseManager, get_async_session
 from db.models import JobRun, Task, User
+from db.run_sessions import run_name
 from holdfast.progress import Progress
 from holdfast.requests import ImportTasks
 from jobs.batch_size import FIRST_ROWS, BatchSize
@@ -176,3 +177,25 @@ async def test_batches_on_sqlite_begin_small(
     report = await import_tasks(context_of(await admitted("ada"), settings), ImportTasks(source=str(file)))
     assert report.inserted == 1500
     assert sizes == ([FIRST_ROWS] * 7 + [100] if manager.writers_take_turns else [1000, 500])
+
+
+async def test_whoever_takes_a_run_over_finds_its_session_until_the_commit(
+    manager: DatabaseManager, job_settings: JobSettings
+) -> None:
+    """On MySQL and MariaDB the name is a lock, which no transaction holds by itself."""
+    if manager.engine.dialect.name != "mariadb":
+        pytest.skip("the name is part of the transaction, or there is none")
+    given = await admitted("ada")
+    query = f"SELECT IS_USED_LOCK('{run_name(given.run_id, given.fence)}')"
+    seen: list[int | None] = []
+
+    def note(committing: Connection) -> None:
+        seen.append(committing.exec_driver_sql(query).scalar_one())
+
+    event.listen(manager.engine.sync_engine, "commit", note)
+    await write_batch(context_of(given, job_settings), "one")
+    event.remove(manager.engine.sync_engine, "commit", note)
+    assert len(seen) == 1
+    assert seen[0] is not None
+    async with get_async_session(read_only=True) as session:
+        assert (await session.execute(text(query))).scalar_one() is None

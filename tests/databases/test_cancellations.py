@@ -51,7 +51,7 @@ async def cancel(client: Client, run_id: UUID) -> None:
 
 async def carry(redis: Any, watch: reconcile.RedisWatch | None = None) -> None:
     """As a worker does once a second."""
-    sight = await (watch or reconcile.RedisWatch(QUEUE)).look(redis)
+    sight = await (watch or reconcile.RedisWatch([QUEUE], ())).look(redis)
     await cancellations.carry(redis, QUEUE, sight.aborted)
 
 
@@ -132,7 +132,7 @@ async def test_what_is_none_of_ours_is_left_alone(redis: Any, client: Client) ->
     junk: dict[str | bytes, int] = {f"junk {number}": number for number in range(cancellations.ABORTS_AT_ONCE)}
     junk |= {b"\xff\xfe": 1, str(other): 1, str(over.run_id): 1}
     await redis.zadd(wire.ABORT_KEY, junk)
-    run_id, watch = await enqueued(), reconcile.RedisWatch(QUEUE)
+    run_id, watch = await enqueued(), reconcile.RedisWatch([QUEUE], ())
     await cancel(client, run_id)  # its entry is behind the junk
     for _ in range(2):
         await carry(redis, watch)

@@ -136,14 +136,48 @@ async def test_comparing_goes_on_where_it_stopped(redis: Any, monkeypatch: pytes
     assert await reconcile.reconcile(redis, wanted()) == (0, due_runs.FIRST_ID)
 
 
+async def look_and_note(redis: Any, watch: reconcile.RedisWatch) -> list[str]:
+    """As a worker does: returns the queues that had to be compared."""
+    lost = (await watch.look(redis)).lost
+    for queue, identity in lost.items():
+        await watch.note(redis, queue, identity)
+    return list(lost)
+
+
 async def test_redis_is_compared_again_when_it_is_empty_or_another(redis: Any) -> None:
-    watch = reconcile.RedisWatch([QUEUE])
-    assert (await watch.look(redis)).has_lost
-    await watch.note(redis)
-    assert not (await watch.look(redis)).has_lost
-    assert not (await reconcile.RedisWatch([QUEUE]).look(redis)).has_lost  # nor has any other worker to do it again
-    await redis.set(f"{QUEUE}:sentinel", "another Redis's replication id, as a replica has it that takes over")
-    assert (await watch.look(redis)).has_lost
+    watch = reconcile.RedisWatch([QUEUE], KINDS)
+    assert await look_and_note(redis, watch) == [QUEUE]
+    assert await look_and_note(redis, watch) == []
+    assert await look_and_note(redis, reconcile.RedisWatch([QUEUE], KINDS)) == []  # nor has any other worker to do it
+    await redis.flushdb()
+    assert await look_and_note(redis, watch) == [QUEUE]
+    # As a replica is that takes over: it has the contents, or those of a moment ago, and a replication id of its own.
+    key = QUEUE + reconcile.COMPARED_SUFFIX
+    for field, value in (await redis.hgetall(key)).items():
+        await redis.hset(key, field, b"0" * 40 + value[40:] if b" " in value else value)
+    assert await look_and_note(redis, watch) == [QUEUE]
+    assert await look_and_note(redis, watch) == []
+
+
+async def test_each_worker_compares_its_own_kinds_and_queues(redis: Any) -> None:
+    watches = [
+        reconcile.RedisWatch([QUEUE], ["one"]),
+        reconcile.RedisWatch([QUEUE], ["two"]),
+        reconcile.RedisWatch([QUEUE, "other"], ["one"]),
+    ]
+    assert [await look_and_note(redis, watch) for watch in watches] == [[QUEUE], [QUEUE], ["other"]]
+    await redis.flushdb()
+    assert [await look_and_note(redis, watch) for watch in watches] == [[QUEUE], [QUEUE], ["other"]]
+    assert [await look_and_note(redis, watch) for watch in watches] == [[], [], []]
+
+
+async def test_what_is_lost_while_the_ledger_is_compared_is_compared_again(redis: Any) -> None:
+    watch = reconcile.RedisWatch([QUEUE], KINDS)
+    lost = (await watch.look(redis)).lost
+    await redis.flushdb()
+    await watch.note(redis, QUEUE, lost[QUEUE])
+    assert await look_and_note(redis, watch) == [QUEUE]
+    assert await look_and_note(redis, watch) == []
 
 
 async def test_the_databases_clock_goes_on_between_two_questions() -> None:

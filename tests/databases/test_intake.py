@@ -46,7 +46,7 @@ async def announce(redis: Any, *runs: BornRun) -> None:
 
 async def take_in(redis: Any, kinds: Sequence[str] = KINDS) -> int:
     """As a worker does."""
-    sight = await reconcile.RedisWatch([QUEUE]).look(redis)
+    sight = await reconcile.RedisWatch([QUEUE], KINDS).look(redis)
     return await intake.take_in(redis, QUEUE, sight.announced.get(QUEUE, ()), kinds)
 
 

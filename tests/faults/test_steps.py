@@ -38,7 +38,7 @@ STEPS = {
 }
 CRASHES = 3
 """The first and the last of them died without having the run; the second of the three had committed a batch."""
-NO_RUNS = {wire.DEFAULT_QUEUE.encode() + suffix for suffix in (b"", b":sentinel", wire.INTAKE_SUFFIX.encode())}
+NO_RUNS = {wire.DEFAULT_QUEUE.encode() + suffix for suffix in (b"", b":compared", wire.INTAKE_SUFFIX.encode())}
 """Keys that tell nothing of a run; an announcement that nobody has read before the end means nothing any more."""
 
 
