@@ -10,12 +10,12 @@ import random
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from db import migrate
-from tests.faults.core import Scale, run_core
+from tests.faults.core import TRIALS, Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
@@ -53,7 +53,8 @@ def main() -> int:
         counts = {
             name: getattr(options, name) for name in ("producer_kills", "dispatcher_kills", "waiting", "nemesis_s")
         }
-        passed += [asyncio.run(_core(engine, Scale(seed=seed, **counts))) for engine in options.engines]
+        scale = Scale(seed=seed, **counts)
+        passed += [asyncio.run(_core(engine, scale, options.only)) for engine in options.engines]
     return 0 if all(passed) else 1
 
 
@@ -62,6 +63,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
     parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
+    parser.add_argument("--only", nargs="+", choices=TRIALS, default=TRIALS, help="of the core's trials (default: all)")
     numbers = {
         "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),
@@ -91,9 +93,9 @@ def _search(engine: str, seed: int, examples: int) -> bool:
         return True
 
 
-async def _core(engine: str, scale: Scale) -> bool:
+async def _core(engine: str, scale: Scale, only: Collection[str]) -> bool:
     try:
-        return await run_core(engine, scale)
+        return await run_core(engine, scale, only)
     except MissingBinaryError as error:
         print(f"{engine:<10}  not run: {error}", flush=True)
         return True

@@ -8,14 +8,15 @@ from tests.faults.trial import Trial
 from worker.ledger import SUSPECT_AFTER
 
 SOON_S = 15.0
-AT_ONCE_S = 2.0
+AT_ONCE_S = 6.0
+"""Thrice what is promised: the machine may be busy."""
 
 
-async def kill_one_of_two(trial: Trial, runs: int) -> float:
+async def kill_one_of_two(trial: Trial, runs: int) -> tuple[float, float]:
     """Kills a worker with so many runs; they start again in another one, and a fresh run does not wait for them.
 
     Returns:
-        Seconds until all were running again.
+        Seconds until a fresh run was over, and until all were running again.
     """
     (dies,) = await trial.started(MAX_JOBS=str(runs))
     orphans = await trial.enqueue(TrialWrite(gate=trial.gate()) for _ in range(runs))
@@ -23,10 +24,10 @@ async def kill_one_of_two(trial: Trial, runs: int) -> float:
     (lives,) = await trial.started(MAX_JOBS=str(runs + 1))
     dies.kill()
     (fresh,) = await trial.enqueue([TrialWrite()])
-    await trial.until_over([fresh], within_s=AT_ONCE_S)
-    took_s = await trial.until_running(orphans, lives, within_s=SOON_S)
+    fresh_s = await trial.until_over([fresh], within_s=AT_ONCE_S)
+    again_s = fresh_s + await trial.until_running(orphans, lives, within_s=SOON_S)
     trial.open_gate()
-    return took_s
+    return fresh_s, again_s
 
 
 async def kill_all_again_and_again(trial: Trial, runs: int, kills: int, rng: random.Random) -> int:

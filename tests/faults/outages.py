@@ -50,14 +50,14 @@ async def restart_redis(trial: Trial, server: RedisServer, down_s: float) -> flo
     return back_s
 
 
-async def flush_redis(trial: Trial, waiting: int, running: int) -> tuple[float, float]:
-    """Empties Redis with so many runs waiting in it and running.
+async def flush_redis(trial: Trial, waiting: int, running: int, *, gate: str = "gate") -> tuple[float, float]:
+    """Empties Redis with so many runs waiting in it and running; ``gate`` is one that was not opened yet.
 
     Returns:
         Seconds until all of them were in Redis again, and until all were over.
     """
     (worker,) = await trial.started(MAX_JOBS=str(running))
-    first = await trial.enqueue(TrialWrite(gate=trial.gate()) for _ in range(running))
+    first = await trial.enqueue(TrialWrite(gate=trial.gate(gate)) for _ in range(running))
     await trial.until_running(first, worker)
     await trial.enqueue(TrialWrite() for _ in range(waiting))
 
@@ -67,7 +67,7 @@ async def flush_redis(trial: Trial, waiting: int, running: int) -> tuple[float, 
     await trial.until(all_in_redis, "all runs in Redis", within_s=BACK_IN_REDIS_S)
     trial.redis.flushall()
     back_s = await trial.until(all_in_redis, "all runs in Redis again", within_s=BACK_IN_REDIS_S)
-    trial.open_gate()
+    trial.open_gate(gate)
     over_s = await trial.until_over(within_s=BACK_IN_REDIS_S + waiting / 20)
     assert worker.alive
     return back_s, over_s

@@ -16,7 +16,7 @@ from tests.queue.engine.proxy import Proxy
 from tests.servers import RedisServer
 
 
-@pytest.mark.parametrize("engine", ["sqlite_url", "postgres_url"])
+@pytest.mark.parametrize("engine", ["sqlite_url", "postgres_url", "mariadb_url"])
 async def test_a_replica_that_lagged_takes_over(
     engine: str, tmp_path: Path, pytestconfig: pytest.Config, request: pytest.FixtureRequest
 ) -> None:

@@ -79,13 +79,23 @@ async def half_open(trial: Trial, proxy: Proxy) -> AsyncIterator[None]:
 Trouble = Callable[[Trial, Proxy], AbstractAsyncContextManager[None]]
 
 
-@pytest.mark.parametrize("trouble", [cut_again_and_again, paused, full, read_only, slow, half_open])
+@pytest.mark.parametrize(
+    ("trouble", "engine"),
+    [
+        (cut_again_and_again, "sqlite_url"),
+        (paused, "postgres_url"),
+        (full, "mariadb_url"),
+        (read_only, "postgres_url"),
+        (slow, "sqlite_url"),
+        (half_open, "mariadb_url"),
+    ],
+)
 async def test_nothing_that_is_over_runs_again(
-    trouble: Trouble, sqlite_url: str, redis_of_its_own: RedisServer, tmp_path: Path
+    trouble: Trouble, engine: str, redis_of_its_own: RedisServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with ExitStack() as stack:
         proxy = stack.enter_context(Proxy(redis_of_its_own.port))
-        async with open_trial(sqlite_url, redis_of_its_own.url, tmp_path, **QUICK) as trial:
+        async with open_trial(request.getfixturevalue(engine), redis_of_its_own.url, tmp_path, **QUICK) as trial:
             worker, bystander = await trial.started(2, REDIS_URL=proxy.url)
             over = await trial.enqueue(TrialWrite() for _ in range(10))
             await trial.until_over(over)

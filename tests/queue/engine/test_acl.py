@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -13,45 +12,15 @@ from holdfast import Client, wire
 from holdfast.errors import RunCancelled
 from holdfast.requests import ImportReport, ImportTasks
 from holdfast.states import RunState
-from tests import skips
-from tests.processes import CHECKOUT
+from tests.guarded_redis import USERS, USERS_FILE, connect, denied, guarded_redis, url_of
 from tests.queue.engine.room import Room
 from tests.servers import RedisServer
-
-USERS_FILE = CHECKOUT / "deploy" / "redis-users.acl"
-USERS = ("producer", "worker", "operator")
-ADMIN = "user admin on nopass ~* &* +@all\n"
 
 
 @pytest.fixture
 def guarded(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[RedisServer]:
-    """A Redis with the users of the file, their names as passwords, and an `admin` for the test."""
-    lines = USERS_FILE.read_text()
-    for user in USERS:
-        assert f"user {user} on resetpass " in lines
-        lines = lines.replace(f"user {user} on resetpass ", f"user {user} on >{user} ")
-    lines = lines.replace("user default off\n", "user default on nopass ~* &* +@all\n")  # for the fixture's own calls
-    file = tmp_path / "users.acl"
-    file.write_text(lines + ADMIN)
-    made = skips.made_or_skipped(lambda: RedisServer(extra_args=["--aclfile", str(file)]), pytestconfig)
-    with made as server:
-        admin = connect(server, "admin")
-        admin.acl_setuser("default", enabled=False)
+    with guarded_redis(tmp_path, pytestconfig) as server:
         yield server
-        denied = [entry["username"] + " " + entry["object"] for entry in admin.acl_log() if entry["reason"] != "auth"]
-        print("denied:", denied)  # pytest shows it when the test fails
-        admin.acl_setuser("default", enabled=True)
-        admin.close()
-
-
-def connect(server: RedisServer, user: str) -> Any:
-    """A client of that user."""
-    return redis.Redis(port=server.port, username=user, password=user, socket_timeout=10)
-
-
-def url_of(server: RedisServer, user: str) -> str:
-    """The URL for that user."""
-    return f"redis://{user}:{user}@127.0.0.1:{server.port}/0"
 
 
 async def test_a_worker_and_producers_work_as_these_users(guarded: RedisServer, tmp_path: Path) -> None:
@@ -82,17 +51,10 @@ async def test_a_worker_and_producers_work_as_these_users(guarded: RedisServer, 
         room.redis.set(f"{wire.DEFAULT_QUEUE}:scores", b"oops")
         worker.wait_for(f"{wire.DEFAULT_QUEUE}:scores had a wrong type")
 
-        assert denied(room) == []
+        assert denied(room.redis) == []
         assert "the queue is polled" not in worker.text
         worker.terminate()
-        assert denied(room) == []
-
-
-def denied(room: Room) -> list[str]:
-    """What Redis has refused anybody."""
-    refused = [entry for entry in room.redis.acl_log() if entry["reason"] != "auth"]
-    # What redis-py tries and can do without; Redis 7.0, which the file is for as well, does not know it.
-    return [f"{entry['username']} {entry['object']}" for entry in refused if entry["object"] != "client|setinfo"]
+        assert denied(room.redis) == []
 
 
 async def test_our_client_works_as_the_producer(guarded: RedisServer, tmp_path: Path) -> None:
@@ -108,7 +70,7 @@ async def test_our_client_works_as_the_producer(guarded: RedisServer, tmp_path: 
             assert await run.status() is RunState.SUCCEEDED
 
         assert room.redis.get("arq:queue:bell") == b"1"
-        assert denied(room) == []
+        assert denied(room.redis) == []
 
 
 def test_an_operator_looks_and_clears_the_quarantine(guarded: RedisServer) -> None:
