@@ -87,6 +87,8 @@ SQLITE_TEXTS: Final[dict[str, Kind]] = {
     "Error binding parameter": InvalidInputError,
     "too big": InvalidInputError,
 }
+_SQLITE_RULE: Final = re.compile(r"^CHECK constraint failed: ck_.+_(?P<what>length|json)$")
+"""What the other engines check by themselves, and ``db.base`` has SQLite check by a rule of the table."""
 SENTENCES: Final[dict[Kind, str]] = {
     DuplicateKeyError: "this key is taken; choose another one, or change the row that has it",
     ForeignKeyError: "the row points to one that is not there, or others still point to it; write the parent first, "
@@ -161,7 +163,10 @@ def _kind_of_driver(error: DBAPIError) -> Kind | None:
         return SQLSTATES.get(code) or SQLSTATES.get(code[:3]) or SQLSTATES.get(code[:2])
     if (number := mysql_code(error)) is not None:
         return MYSQL_CODES.get(number)
-    return next((kind for text, kind in SQLITE_TEXTS.items() if text in str(error.orig)), None)
+    told = str(error.orig)
+    if (rule := _SQLITE_RULE.search(told)) is not None:
+        return ValueTooLongError if rule["what"] == "length" else InvalidInputError
+    return next((kind for text, kind in SQLITE_TEXTS.items() if text in told), None)
 
 
 def _place(error: BaseException) -> _Place:

@@ -130,36 +130,6 @@ async def cut_off(manager: DatabaseManager, request: pytest.FixtureRequest) -> N
         await session.execute(text("SELECT 1"))
 
 
-@pytest.mark.parametrize("is_trusted", [False, True], ids=["after a pause", "just used"])
-async def test_a_connection_that_was_lost_while_nobody_used_it(
-    manager: DatabaseManager, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
-) -> None:
-    if manager.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no server")
-    monkeypatch.setattr("db.tuning.TRUSTED_S", 60.0 if is_trusted else -1.0)
-    async with get_async_session(read_only=True) as session:
-        pid = (await session.execute(text(own_session(manager)))).scalar_one()
-    end_session(pid, manager, request)
-    if is_trusted:
-        assert is_transient(await error_of("SELECT 1"))
-    async with get_async_session(read_only=True) as session:
-        assert (await session.execute(text(own_session(manager)))).scalar_one() != pid
-
-
-def own_session(manager: DatabaseManager) -> str:
-    return f"SELECT {'pg_backend_pid' if manager.engine.dialect.name == 'postgresql' else 'connection_id'}()"
-
-
-def end_session(pid: int, manager: DatabaseManager, request: pytest.FixtureRequest) -> None:
-    """Returns when the server has ended that session."""
-    if manager.engine.dialect.name == "postgresql":
-        postgres: PostgresServer = request.getfixturevalue("postgres_server")
-        postgres.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
-    else:
-        mariadb: MariaDBServer = request.getfixturevalue("mariadb_server")
-        mariadb.execute(f"KILL {pid}")
-
-
 async def test_a_pool_without_a_free_connection_is_transient(settings: DatabaseSettings) -> None:
     small = {"database_pool_size": 1, "database_max_overflow": 0, "database_pool_timeout": 0.01}
     await initialize_database(settings.model_copy(update=small))

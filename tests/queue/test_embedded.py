@@ -148,10 +148,16 @@ def test_a_long_data_folder_gets_a_short_private_socket(tmp_path: Path, monkeypa
     assert not queue.socket_path.exists()
 
 
-def test_a_short_socket_s_folder_that_others_can_enter_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture
+def short_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of the test's own as the temporary directory; pytest's are too long for a socket's name."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.mark.usefixtures("short_temporary_folder")
+def test_a_short_socket_s_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     data_dir = tmp_path / ("d" * 120)
     folder = socket_path(data_dir).parent
     folder.mkdir()
