@@ -38,6 +38,7 @@ HISTORY_INTERVAL_S = 30.0
 PARTITIONS_INTERVAL_S = 3600.0
 """They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
+STOP_PATIENCE_S = 1.0
 MOVED_AT_ONCE = 500
 REJECTS_AT_ONCE = 5_000
 
@@ -50,6 +51,10 @@ class Pace:
     action: Callable[[], Awaitable[None]]
     sooner: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is to be done now."""
+
+
+def _name(pace: Pace) -> str:
+    return pace.action.__name__.strip("_")
 
 
 def set_event() -> asyncio.Event:
@@ -74,6 +79,7 @@ class Upkeep:
         self.is_taking_in = False
         """Whether runs may have been taken off the intake list that are not in the ledger yet."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
         self._phase_s = random.uniform(0, SWEEP_INTERVAL_S)  # noqa: S311 - so that workers do not look all at once
         self.dispatch_soon = asyncio.Event()
         """Set when a producer has rung: do not wait for the next look."""
@@ -100,15 +106,17 @@ class Upkeep:
             Pace(PARTITIONS_INTERVAL_S, self._make_partitions, set_event()),
             Pace(PRUNE_INTERVAL_S, self._prune_history),
         ]
-        self._tasks = [asyncio.create_task(self._keep(pace)) for pace in paces]
+        self._tasks = [asyncio.create_task(self._keep(pace), name=_name(pace)) for pace in paces]
 
     async def stop(self) -> None:
-        """End the tasks."""
+        """End the tasks; one that a driver or a database does not let go is left to the end of the process."""
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=STOP_PATIENCE_S)
+            for task in left:
+                get_logger().warning(f"{task.get_name()} does not end: it is left to the end of the process")
 
     async def _dispatch(self) -> None:
         if self._runtime.is_held:
@@ -245,7 +253,7 @@ class Upkeep:
 
     async def _keep(self, pace: Pace) -> None:
         failing, action = False, pace.action
-        while True:
+        while not self._is_stopping:  # a cancellation may be lost in what the action calls
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._until_next(pace.interval_s)):
                     await pace.sooner.wait()
@@ -257,5 +265,5 @@ class Upkeep:
                 if not failing:
                     expected = isinstance(error, SQLAlchemyError | RedisError | OSError)
                     log = get_logger().warning if expected else get_logger().exception
-                    log(f"{action.__name__.strip('_')} failed, trying on", error=first_line(error))
+                    log(f"{_name(pace)} failed, trying on", error=first_line(error))
                 failing = True
