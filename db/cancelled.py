@@ -7,6 +7,7 @@ killed from another connection. SQLite works in a thread of this process: it is 
 import asyncio
 import sqlite3
 import threading
+import weakref
 from contextlib import suppress
 from typing import Any, Final
 
@@ -60,19 +61,33 @@ class InterruptibleConnection(sqlite3.Connection):
     """Rolls back when it is closed, and is not interrupted in that.
 
     SQLAlchemy closes a connection whose statement was cancelled. SQLite defers that, and keeps the write lock, for as
-    long as a statement of the connection lives: here until the traceback of the cancellation is forgotten.
+    long as a statement of the connection lives: here until the traceback of the cancellation is forgotten. And until
+    the last one has ended, an interruption hits what comes after it as well: the rollback.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._mutex = threading.Lock()
         self._is_closing = False
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """As sqlite3's; closed with the connection at the latest."""
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    def execute(self, *args: Any) -> Any:
+        """As sqlite3's, which does not ask ``cursor`` for one."""
+        return self.cursor().execute(*args)
 
     def close(self) -> None:
-        """Roll back, and close for good."""
+        """End what was not read to its end, roll back, and close for good."""
         with self._mutex:
             self._is_closing = True
         try:
+            for cursor in list(self._cursors):
+                cursor.close()
             if self.in_transaction:
                 self.rollback()
         finally:

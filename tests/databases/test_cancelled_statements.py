@@ -1,11 +1,15 @@
 """What a cancelled statement still does at the database is ended, on each engine."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from db.cancelled import InterruptibleConnection
 from db.connection import DatabaseManager, get_async_session, get_reading_session
 from db.settings import DatabaseSettings
 from tests.databases.sessions import running
@@ -63,6 +67,22 @@ async def test_sqlite_is_interrupted_wherever_that_finds_it(sqlite_url: str) -> 
             with pytest.raises(asyncio.CancelledError):
                 await task
     await manager.close()
+
+
+def test_sqlite_keeps_no_lock_of_a_connection_that_is_closed_while_it_reads(tmp_path: Path) -> None:
+    """As a traceback keeps its cursor, and an interruption hits whatever follows."""
+    file = tmp_path / "holdfast.db"
+    writer = sqlite3.connect(file, factory=InterruptibleConnection, isolation_level=None)
+    writer.execute("CREATE TABLE numbers (n)")
+    writer.execute("BEGIN IMMEDIATE")
+    reading = writer.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n")
+    assert reading.fetchone() == (1,)
+    assert writer.interrupt_unless_closing()
+    writer.close()
+
+    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+    assert reading.connection is writer
 
 
 async def test_a_timeout_in_python_ends_it_too(manager: DatabaseManager) -> None:
