@@ -88,7 +88,9 @@ class Shape(Generic[ModelT]):
         checks = self._checks
         for field, value in values.items():
             check = checks.get(field, _unknown)
-            if check is not None and value is not None and (rule := check(value)) is not None:
+            if check is None or (value is None and check is not _unknown):
+                continue
+            if (rule := check(value)) is not None:
                 self._refuse(field, rule)
         for field in refused:
             if field in values:

@@ -305,6 +305,7 @@ async def test_a_parent_that_others_point_to(manager: DatabaseManager, shelf: UU
 
 UNFIT: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"nmae": "x"}, InvalidInputError, "value for 'nmae': ScratchShelf has no such field; did you mean 'name'?"),
+    ({"nmae": None}, InvalidInputError, "value for 'nmae': ScratchShelf has no such field; did you mean 'name'?"),
     ({"books": []}, InvalidInputError, "value for 'books': ScratchShelf has no such field; its fields are"),
     ({"name": "x" * 51}, ValueTooLongError, "scratch_shelf.name takes at most 50 characters, not 51: shorten it"),
     ({"name": 5}, InvalidInputError, "scratch_shelf.name takes text, not int"),
