@@ -1,4 +1,4 @@
-"""The long form of the fault tests, in four parts: model, imports, memory, core. `make faults` runs them all.
+"""The long form of the fault tests, in five parts: model, imports, archives, memory, core. `make faults` runs them all.
 
 One line for each trial, with its figures and its verdict. The same seed draws the same examples, writes the same
 files, and draws the same moments and the same schedule of the nemesis.
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db import migrate
+from tests.faults.archives import LIVING_EVERY, Destination, kill_archives
 from tests.faults.core import TRIALS, Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
@@ -28,10 +29,13 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
-PARTS = ("model", "imports", "memory", "core")
+PARTS = ("model", "imports", "archives", "memory", "core")
 REAL_PARTS_TAKE = 20
 """Times as long as the model as data."""
 BATCH_ROWS = 1000
+ARCHIVED_BATCH_ROWS = 10
+ARCHIVED_ROWS_A_KILL = 100
+ARCHIVED_MARGIN_ROWS = 2000
 HEARTBEAT_TIMEOUT_S = 1.0
 MEMORY_TIMEOUT_S = 3600.0
 
@@ -47,6 +51,8 @@ def main() -> int:
         passed += [_search(engine, seed, options.model_examples // REAL_PARTS_TAKE) for engine in options.engines]
     if "imports" in options.parts:
         passed += [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
+    if "archives" in options.parts:
+        passed += [asyncio.run(_kill_archives(engine, options.archive_kills, seed)) for engine in options.engines]
     if "memory" in options.parts:
         passed.append(asyncio.run(_measure(options.file_mb)))
     if "core" in options.parts:
@@ -68,6 +74,7 @@ def _parse_options() -> argparse.Namespace:
         "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),
         "--rows": (200_000, "rows of the killed imports"),
+        "--archive-kills": (200, "kills in each archive, to tables and to files"),
         "--file-mb": (1000, "size of the large file"),
         "--producer-kills": (200, "kills of producers with the outbox"),
         "--dispatcher-kills": (100, "kills of workers that dispatch"),
@@ -115,6 +122,30 @@ async def _kill(engine: str, kills: int, rows: int, seed: int) -> bool:
             words = f"{'with' if keyed else 'without'} a key, {'Redis' if with_redis else 'embedded queue'}"
             print(f"{engine:<10}  {words}: {_summary(trial, kills)}", flush=True)
             passed = passed and not trial.verdict.problems and trial.landed == kills
+    except MissingBinaryError as error:
+        print(f"{engine:<10}  not run: {error}", flush=True)
+    return passed
+
+
+async def _kill_archives(engine: str, kills: int, seed: int) -> bool:
+    passed, rows = True, ARCHIVED_ROWS_A_KILL * kills + ARCHIVED_MARGIN_ROWS
+    destinations: tuple[Destination, ...] = ("tables", "files")
+    try:
+        for destination in destinations:
+            with _place(engine, with_redis=False) as place:
+                due = rows * (LIVING_EVERY - 1) // LIVING_EVERY
+                rng = random.Random(seed)  # noqa: S311 - no secret
+                moments = draw_moments(rng, kills, due, margin_rows=ARCHIVED_MARGIN_ROWS)
+                trial = await kill_archives(
+                    place, rows, moments, destination=destination, batch_rows=ARCHIVED_BATCH_ROWS
+                )
+            print(
+                f"{engine:<10}  archive to {destination}: kills {trial.landed} of {kills}, rows lost {trial.lost}, "
+                f"doubled {trial.doubled}, changed {trial.changed}, "
+                f"{'; '.join(trial.wrong) or 'counters and files exact'}, {trial.seconds:.0f} s",
+                flush=True,
+            )
+            passed = passed and not trial.problems and trial.landed == kills
     except MissingBinaryError as error:
         print(f"{engine:<10}  not run: {error}", flush=True)
     return passed

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from db import migrate
 from db.connection import DatabaseManager
 from holdfast import outbox
 from holdfast.client import Client
-from holdfast.requests import ImportTasks
+from holdfast.requests import JobRequest
 from tests.faults.watch import Watch
 from tests.processes import WorkerProcess, clean_environment
 from worker.settings import Settings
@@ -75,7 +76,7 @@ class Place:
         finally:
             await manager.close()
 
-    async def enqueue(self, watch: Watch, request: ImportTasks) -> UUID:
+    async def enqueue(self, watch: Watch, request: JobRequest[Any]) -> UUID:
         """Enqueues by Redis where there is one, and by the ledger otherwise; returns the run's id."""
         if self.redis_url is None:
             async with watch.manager.session() as session:
