@@ -196,6 +196,8 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
     """Rows for each transaction; None: as many as fit into ``batch_target_ms``."""
     batch_target_ms: float = Field(default=20.0, ge=1, le=10_000)
     """How long one transaction is to take."""
+    connections: int = Field(default=1, ge=1, le=8)
+    """Connections that work side by side where the table is walked by pages (PostgreSQL); one elsewhere."""
     dry_run: bool = False
     """Count and estimate; nothing is changed."""
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reading_session
 from db.in_time import in_time
-from db.repositories.job_run import get_run, holds_fence, lock_by_fence
+from db.models import JobRunRange
+from db.repositories.job_run import RunRow, get_run, holds_fence, lock_by_fence
 from db.run_sessions import name_session, run_name
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
@@ -75,11 +76,7 @@ class RunContext:
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             async with in_time():
                 await name_session(session, run_name(self.run_id, self.fence))
-                run = await lock_by_fence(session, self.run_id, self.fence)
-            if run is None or not holds_fence(run, self.fence):
-                raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
-            if run.cancel_requested_at is not None:
-                raise JobCancelled("cancelled while it was running")
+                run = self._still_ours(await lock_by_fence(session, self.run_id, self.fence))
             before = Checkpoint(run.cursor or {}, run.counters or {})
             batch = Batch(session, deepcopy(before.cursor), dict(before.counters))
             yield batch
@@ -94,6 +91,39 @@ class RunContext:
                 .where(job_runs.c.id == self.run_id)
                 .values(cursor=batch.cursor, counters=batch.counters, crashes=0)
             )
+
+    @asynccontextmanager
+    async def batch_of_range(self, number: int) -> AsyncIterator[Batch]:
+        """Open one transaction of one of several connections that work on this run side by side (PostgreSQL).
+
+        The range's row is locked, and the run's row shared with the other connections: whoever takes the run over waits
+        for all of them. Its cursor and counters are the range's, as ``batch``'s are the run's; let all ranges pause now
+        and then, for whoever waits for the run's row.
+
+        Args:
+            number: of the range, which has a row in ``job_run_ranges``.
+
+        Raises:
+            FenceLost: another worker was admitted to the run; nothing is changed.
+            JobCancelled: somebody cancelled the run; nothing is changed.
+            DatabaseSilent: the row could not be locked in time; nothing is changed.
+        """
+        async with get_async_session() as session:
+            async with in_time():
+                self._still_ours(await lock_by_fence(session, self.run_id, self.fence, shared=True))
+            mine = (JobRunRange.run_id == self.run_id) & (JobRunRange.number == number)
+            query = select(JobRunRange.cursor, JobRunRange.counters).where(mine).with_for_update()
+            row = (await session.execute(query)).one()
+            batch = Batch(session, deepcopy(row.cursor), dict(row.counters))
+            yield batch
+            await session.execute(update(JobRunRange).where(mine).values(cursor=batch.cursor, counters=batch.counters))
+
+    def _still_ours(self, run: RunRow | None) -> RunRow:
+        if run is None or not holds_fence(run, self.fence):
+            raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
+        if run.cancel_requested_at is not None:
+            raise JobCancelled("cancelled while it was running")
+        return run
 
     async def checkpoint(self) -> Checkpoint:
         """Return what the last committed batch left, of this attempt or an earlier one; empty at the start."""

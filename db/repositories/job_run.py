@@ -90,14 +90,21 @@ _MOVING = (
 )
 
 
-async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int) -> RunRow | None:
+async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shared: bool = False) -> RunRow | None:
     """Lock a run for the worker that was admitted to it at this fence, and return what that needs to know of it.
 
     On PostgreSQL the session is shown to others under the run's name from here on.
+
+    Args:
+        session: of a batch.
+        run_id: the run's.
+        fence: of this attempt.
+        shared: with other connections of this attempt; only who wants to change the row waits.
     """
     columns = [job_runs.c[name] for name in _MOVING]
     query = select(*columns, *name_columns(session, run_name(run_id, fence))).where(job_runs.c.id == run_id)
-    run: RunRow | None = (await session.execute(_locked(query))).one_or_none()
+    locked = query.with_for_update(read=True) if shared else _locked(query)
+    run: RunRow | None = (await session.execute(locked)).one_or_none()
     return run
 
 

@@ -1,23 +1,19 @@
 """The archive's flow: for each table walk what is due, batch by batch, until a look finds nothing left."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Table, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
 
 from db.archives.catalog import Catalog
-from db.archives.hashing import prepare
 from db.archives.rows import ProofFailed, Stamp, count_due
 from db.archives.walks import Stretch, Walk, choose_walk
 from db.connection import get_reading_session
 from db.errors import is_unique_violation
 from db.mixins import now
-from db.run_sessions import MYSQL_DIALECTS
 from holdfast.progress import Progress
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted.closing import close_files, make_report
@@ -25,8 +21,9 @@ from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan, deletion_limits, make_plan
-from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState
-from jobs.archive_deleted.steps import Batch, Taken, is_lock_conflict
+from jobs.archive_deleted.side_by_side import walk_side_by_side
+from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
+from jobs.archive_deleted.steps import Batch, Taken, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
 from jobs.outcomes import JobFailed
@@ -36,8 +33,6 @@ MOST_WALKS = 3
 """How often a table is walked for what was locked or moved in the meantime."""
 MOST_ROWS = 10_000
 FIRST_PAGES = 32
-LOCK_WAIT_MS = 500
-"""Below PostgreSQL's ``deadlock_timeout`` of a second: in a circle of locks the archive gives way, not the others."""
 
 Step = Callable[[Batch, Stretch], Awaitable[Taken]]
 
@@ -91,7 +86,7 @@ class Archive:
         self.plan = plan
         self.state = state
         self.counters = dict(so_far.counters)
-        self._throttle = Throttle(context)
+        self.throttle = Throttle(context)
         self._stamp = Stamp(now(), context.run_id)
         self._began = time.monotonic() - state.elapsed_s
 
@@ -105,7 +100,7 @@ class Archive:
             if share.left is None:
                 await self._look_at_the_rest(self._table(share.name))
         files = await close_files(self.context, self.plan) if self.request.destination == "files" else None
-        await self._publish()
+        await self.publish()
         return make_report(self.request, Progressed(self.state, self.counters), ended_by, files)
 
     async def _walk(self, table: Table) -> EndedBy:
@@ -113,14 +108,18 @@ class Archive:
         share = self.state.of(table.fullname)
         if share.walk is None:
             share = await self._begin_walk(table, share)
-        size = self._batch_size(share.walk)
+        if share.walk is not None and share.walk.kind == "pages" and self.request.connections > 1:
+            if (end := await walk_side_by_side(self, table)) is not None:
+                return end
+            share = self.state.of(table.fullname)
+        size = self.batch_size(share.walk)
         while share.walk is not None and not share.walk.is_over:
-            await self._throttle.hold()
+            await self.throttle.hold()
             self.context.stop_if_asked()
-            if (end := self._limit_reached()) is not None:
+            if (end := self.limit_reached()) is not None:
                 return end
             await self._step(table, size)
-            await self._publish()
+            await self.publish()
             share = self.state.of(table.fullname)
         await self._look_at_the_rest(table)
         return "done"
@@ -154,21 +153,19 @@ class Archive:
         share = self.state.of(table.fullname)
         assert share.walk is not None  # noqa: S101 - a walk has begun
         stretch = Stretch(table, share.walk, share.before, self._rows_allowed(size.rows))
+        swift, careful = Batch.take_rows, Batch.take_rows_by_key
+        if share.walk.kind == "pages":
+            swift, careful = Batch.take_pages, Batch.take_pages_by_row
         try:
-            if share.walk.kind == "pages":
-                await self._take_pages(stretch, size)
-            else:
-                await self.batch(stretch, Batch.take_rows, size)
+            try:
+                await self.batch(stretch, swift, size)
+            except ProofFailed:
+                await self.batch(stretch, careful)
         except DBAPIError as error:
-            await self._after_failure(error, stretch, size)
-
-    async def _take_pages(self, stretch: Stretch, size: BatchSize) -> None:
-        try:
-            await self.batch(stretch, Batch.take_pages, size)
-        except (ProofFailed, DBAPIError) as error:
-            if not isinstance(error, ProofFailed) and not is_lock_conflict(error):
-                raise
-            await self.batch(stretch, Batch.take_pages_by_row)
+            if share.walk.kind == "pages" and is_lock_conflict(error):
+                await self.batch(stretch, careful)
+            else:
+                await self._after_failure(error, stretch, size)
 
     async def _after_failure(self, error: DBAPIError, stretch: Stretch, size: BatchSize) -> None:
         """Go on with fewer rows where some were locked; leave one alone that is locked for long."""
@@ -187,12 +184,15 @@ class Archive:
         self, stretch: Stretch, step: Step, size: BatchSize | None = None, *, discard: bool = False
     ) -> Taken:
         """Do a step in one transaction of the run, together with its cursor and its counters."""
-        began, keeping = time.monotonic(), self._keeping()
+        began, keeping = time.monotonic(), self.keeping()
         try:
-            async with self.context.batch(discard=discard) as batch, _impatient(batch.session):
+            async with self.context.batch(discard=discard) as batch, impatient(batch.session):
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
                 await keeping.settle(batch.session)
-                state, counters = self._after(stretch.table, taken), self._counted(taken, keeping)
+                state, counters = (
+                    self._after(stretch.table, taken),
+                    added(self.counters, self.counts_of(taken, keeping)),
+                )
                 batch.cursor, batch.counters = state.as_json(), counters
         finally:
             await keeping.end(discard=discard)
@@ -201,7 +201,7 @@ class Archive:
             return taken
         self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
         self.counters = counters
-        self._throttle.committed(counters["batches"])
+        self.throttle.committed(counters["batches"])
         if size is not None:
             size.took(taken.effort, seconds)
         return taken
@@ -217,22 +217,30 @@ class Archive:
         named = [reference.as_texts(table) for reference in taken.kept]
         state = self.state.with_table(changed).with_checksums(taken.checksums)
         state = state.with_kept_rows(table.fullname, named, anew=False)
-        return replace(state, elapsed_s=time.monotonic() - self._began, paused_s=self._throttle.paused_s)
+        return self.timed(state)
 
-    def _counted(self, taken: Taken, keeping: Keeping) -> dict[str, int]:
-        added = {f"moved:{name}": rows for name, rows in taken.moved.items() if rows}
-        added |= {"rows": taken.roots, "batches": 1, **keeping.counters}
-        return self.counters | {name: self.counters.get(name, 0) + count for name, count in added.items()}
+    def timed(self, state: State) -> State:
+        """Return the state with the times of this moment."""
+        return replace(state, elapsed_s=time.monotonic() - self._began, paused_s=self.throttle.paused_s)
 
-    def _keeping(self) -> Keeping:
+    @staticmethod
+    def counts_of(taken: Taken, keeping: Keeping) -> dict[str, int]:
+        """Return what a batch adds to the counters."""
+        moved = {f"moved:{name}": rows for name, rows in taken.moved.items() if rows}
+        return moved | {"rows": taken.roots, "batches": 1, **keeping.counters}
+
+    def keeping(self, *, first_number: int | None = None) -> Keeping:
+        """Return the keeping side of one batch; files are numbered from ``first_number`` on."""
         if self.request.destination == "tables":
             return KeepInTables(self._stamp)
         if self.request.destination == "purge":
             return KeepNothing()
         folder = self.context.settings.archives_dir / str(self.context.run_id)
-        return KeepInFiles(self._stamp, folder, self.context.fence, self.counters.get("files", 0) + 1)
+        number = first_number or self.counters.get("files", 0) + 1
+        return KeepInFiles(self._stamp, folder, self.context.fence, number)
 
-    def _batch_size(self, walk: Walk | None) -> BatchSize:
+    def batch_size(self, walk: Walk | None) -> BatchSize:
+        """Return the size of a walk's batches."""
         if self.request.batch_rows is not None:
             return BatchSize(self.request.batch_rows, target_s=None)
         target_s = self.request.batch_target_ms / 1000
@@ -245,7 +253,8 @@ class Archive:
             return count
         return min(count, self.request.max_rows - self.counters.get("rows", 0))
 
-    def _limit_reached(self) -> EndedBy | None:
+    def limit_reached(self) -> EndedBy | None:
+        """Return why the run must end now, if it must."""
         if self.request.until is not None and datetime.now(UTC) >= self.request.until:
             return "until"
         if self.request.max_rows is not None and self.counters.get("rows", 0) >= self.request.max_rows:
@@ -255,25 +264,8 @@ class Archive:
     def _table(self, name: str) -> Table:
         return self.plan.shapes[name].table
 
-    async def _publish(self) -> None:
+    async def publish(self) -> None:
+        """Tell whoever watches how far the run has come."""
         total = sum(share.due for share in self.state.tables)
         done = min(self.counters.get("rows", 0), total)
         await self.context.report_progress(Progress(done=done, total=total, unit="rows", counters=self.counters))
-
-
-@asynccontextmanager
-async def _impatient(session: AsyncSession) -> AsyncIterator[None]:
-    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second)."""
-    await prepare(session)
-    dialect = session.get_bind().dialect.name
-    if dialect == "postgresql":  # ends with the transaction
-        await session.execute(text(f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true)"))
-    if dialect not in MYSQL_DIALECTS:
-        yield
-        return
-    await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
-    try:
-        yield
-    finally:
-        with suppress(SQLAlchemyError):  # a connection that is gone has no settings
-            await session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))

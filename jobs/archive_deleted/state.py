@@ -8,6 +8,12 @@ from typing import Any, Literal
 from db.archives.walks import Walk
 from holdfast.requests import KEPT_ROWS_NAMED
 
+
+def added(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    """Return the sums by name."""
+    return first | {name: first.get(name, 0) + count for name, count in second.items()}
+
+
 EndedBy = Literal["done", "max_rows", "until"]
 """Why a run ends."""
 
@@ -92,10 +98,9 @@ class State:
         """Return it with another share of one table."""
         return replace(self, tables=tuple(changed if table.name == changed.name else table for table in self.tables))
 
-    def with_checksums(self, added: dict[str, int]) -> "State":
+    def with_checksums(self, more: dict[str, int]) -> "State":
         """Return it with checksums added to those of the batches before."""
-        names = [*self.checksums, *(name for name in added if name not in self.checksums)]
-        return replace(self, checksums={name: self.checksums.get(name, 0) + added.get(name, 0) for name in names})
+        return replace(self, checksums=added(self.checksums, more))
 
     def with_kept_rows(self, table: str, rows: Iterable[dict[str, str]], *, anew: bool) -> "State":
         """Return it with more rows that stay, as many as are named; ``anew`` forgets those of the table before."""

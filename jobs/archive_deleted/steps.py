@@ -1,21 +1,29 @@
 """What one batch does to one table: take what is due, with all that goes with it, and say what was done."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.family import LivingReference, find_family
+from db.archives.hashing import prepare
 from db.archives.keys import Key
 from db.archives.moving import delete_proved
+from db.archives.mysql_ranges import has_ranges, move_range
 from db.archives.rows import ByKeys, Chosen, Shape
 from db.archives.walks import Stretch, Walk, choose_rows, lock_due
 from db.errors import mysql_code, sqlstate
-from jobs.archive_deleted.destinations import Keeping
+from db.run_sessions import MYSQL_DIALECTS
+from jobs.archive_deleted.destinations import Keeping, KeepInTables
 from jobs.archive_deleted.plan import Plan
 
 LOCK_SQLSTATES = frozenset({"55P03", "40P01"})
 LOCK_MYSQL_CODES = frozenset({1205, 1213})
+LOCK_WAIT_MS = 500
+"""Below PostgreSQL's ``deadlock_timeout`` of a second: in a circle of locks the archive gives way, not the others."""
 
 
 def is_lock_conflict(error: BaseException) -> bool:
@@ -66,7 +74,19 @@ class Batch:
         return taken
 
     async def take_rows(self, stretch: Stretch) -> Taken:
-        """Take the next due rows with their children."""
+        """Take the next due rows with their children.
+
+        Raises:
+            ProofFailed: others changed one in the middle of it. Take them by their keys instead.
+        """
+        shape, keeping = self._shape(stretch), self.keeping
+        is_ranged = has_ranges(shape, stretch.walk, self.session.get_bind().dialect.name)
+        if is_ranged and isinstance(keeping, KeepInTables) and not self.plan.has_children(stretch.table):
+            return await self._take_range(shape, stretch, keeping)
+        return await self.take_rows_by_key(stretch)
+
+    async def take_rows_by_key(self, stretch: Stretch) -> Taken:
+        """Take them by their keys, each locked before anything is done."""
         keys, behind = await choose_rows(self.session, stretch)
         taken = Taken(behind, effort=len(keys))
         if keys and self.plan.has_children(stretch.table):
@@ -74,6 +94,11 @@ class Batch:
         elif keys:
             taken.roots = await self._move(self._shape(stretch), ByKeys(keys), taken)
         return taken
+
+    async def _take_range(self, shape: Shape, stretch: Stretch, keeping: KeepInTables) -> Taken:
+        proof, behind = await move_range(self.session, shape, stretch, keeping.stamp)
+        name = shape.table.fullname
+        return Taken(behind, proof.rows, proof.rows, {name: proof.rows}, {name: proof.checksum})
 
     async def pass_over(self, stretch: Stretch) -> Taken:
         """Leave due rows where they are, whose children others have locked for too long."""
@@ -98,3 +123,21 @@ class Batch:
 
     def _shape(self, stretch: Stretch) -> Shape:
         return self.plan.shapes[stretch.table.fullname]
+
+
+@asynccontextmanager
+async def impatient(session: AsyncSession) -> AsyncIterator[None]:
+    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second)."""
+    await prepare(session)
+    dialect = session.get_bind().dialect.name
+    if dialect == "postgresql":  # ends with the transaction
+        await session.execute(text(f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true)"))
+    if dialect not in MYSQL_DIALECTS:
+        yield
+        return
+    await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # a connection that is gone has no settings
+            await session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))

@@ -150,7 +150,7 @@ async def test_what_is_archived_must_be_what_was_there(manager: DatabaseManager,
         for statement in statements:
             await connection.exec_driver_sql(statement)
     try:
-        with pytest.raises(JobFailed, match=r"40 rows were archived .* nothing was changed") as caught:
+        with pytest.raises(JobFailed, match=r"40 rows were archived .*: nothing was changed") as caught:
             await archive(job_settings)
     finally:
         async with manager.engine.begin() as connection:
