@@ -13,6 +13,7 @@ Flaw = Literal[
     "no fence at the end",
     "no token in a renewal",
     "no token at the end of a claim",
+    "no number at the end of a claim",
     "told before the commit",
     "over runs start again",
     "living workers count as dead",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from holdfast.states import RunState
 from tests.model.model_ledger import Flaw, ModelLedger
-from tests.model.model_redis import ModelRedis
+from tests.model.model_redis import Claim, ModelRedis
 from tests.model.world import SLOTS, Clock, Duty, Picture
 
 Strand = Generator[None, bool | None, RunState | None]
@@ -25,6 +25,10 @@ class Worker:
     is_blind: bool = False
     """Whether Redis may have given it claims of which it was not told."""
     runs: dict[int, Strand] = field(default_factory=dict)
+    calls: int = 0
+    """So often it has claimed."""
+    claims: dict[int, Claim] = field(default_factory=dict)
+    """By which of its claims it has a run."""
     duties: dict[Duty, Strand] = field(default_factory=dict)
     active: set[int] = field(default_factory=set)
     """The runs that it performs, as far as it knows."""
@@ -32,8 +36,12 @@ class Worker:
     """The runs of which Redis has told it that somebody else has them."""
     unwanted: set[int] = field(default_factory=set)
     """The runs of which Redis has told it that they were cancelled."""
-    ends: dict[int, RunState | None] = field(default_factory=dict)
+    ends: dict[tuple[int, Claim], RunState | None] = field(default_factory=dict)
     """What Redis is to hear."""
+
+    def held(self) -> set[int]:
+        """Returns the runs that it performs, or of whose end Redis is to hear."""
+        return {*self.runs, *(run for run, _ in self.ends)}
 
 
 class Protocol:
@@ -49,6 +57,7 @@ class Protocol:
         self.redis = ModelRedis(
             asks_for_the_token=flaw != "no token in a renewal",
             ends_own_claims_only=flaw != "no token at the end of a claim",
+            asks_for_the_number=flaw != "no number at the end of a claim",
         )
         self.workers: dict[int, Worker] = {}
         self._steps: list[int] = []
@@ -101,10 +110,11 @@ class Protocol:
 
     def renew(self, worker: int) -> None:
         its = self.workers[worker]
-        for run in its.ends:
-            self.redis.renew(worker, run, None)
+        for run, claim in its.ends:
+            if run not in its.runs:
+                self.redis.renew(claim, run, None)
         for run in its.runs:
-            if not self.redis.renew(worker, run, self._steps[run - 1]):
+            if not self.redis.renew(its.claims[run], run, self._steps[run - 1]):
                 its.taken_away.add(run)
 
     def claim(self, worker: int, *, lost: bool = False) -> None:
@@ -112,16 +122,20 @@ class Protocol:
         its.unwanted |= self.redis.keys.aborts & its.active
         if its.is_draining or self.ledger.has_suspect(its.active):
             return
-        claimed = self.redis.claim(worker, SLOTS - len(its.runs), but={*its.runs, *its.ends})
+        # One whose end Redis has heard, though it did not say so, may be claimed again.
+        ending = {run for run, _ in its.ends if self.redis.is_owned_by(worker, run)}
+        its.calls += 1
+        claimed = self.redis.claim((worker, its.calls), SLOTS - len(its.runs), but={*its.runs, *ending})
         its.is_blind = its.is_blind or lost
         for run in claimed if not lost else ():
+            its.claims[run] = (worker, its.calls)
             its.runs[run] = self._perform(its, run)
             self._go_on(its, run, lost=None)
 
     def reap(self, worker: int) -> None:
         its = self.workers[worker]
         if its.is_blind:
-            self.redis.recover(worker, but={*its.runs, *its.ends})
+            self.redis.recover(worker, but=its.held())
             its.is_blind = False
         self.redis.reap(worker)
 
@@ -150,13 +164,16 @@ class Protocol:
 
     def tell(self, worker: int, *, lost: bool = False) -> None:
         ends = self.workers[worker].ends
-        for run, end in ends.items():
-            self.redis.tell(worker, run, end, self._steps[run - 1])
+        for (run, claim), end in ends.items():
+            self.redis.tell(claim, run, end, self._steps[run - 1])
         if not lost:
             ends.clear()
 
     def owners(self) -> dict[int, int]:
-        return dict(self.redis.keys.owners)
+        return {run: worker for run, (worker, _) in self.redis.keys.owners.items()}
+
+    def performed(self, worker: int) -> set[int]:
+        return set(self.workers[worker].runs)
 
     def picture(self) -> Picture:
         runs = {run: self.ledger.seen(run) for run in self.ledger.rows}
@@ -187,7 +204,7 @@ class Protocol:
         its.active.add(run)
         outcome = yield from self._walk(its, run, admission)
         if outcome == "succeeded" and self.flaw == "told before the commit":
-            self.redis.tell(its.number, run, RunState.SUCCEEDED, self._steps[run - 1])
+            self.redis.tell(its.claims[run], run, RunState.SUCCEEDED, self._steps[run - 1])
         lost = yield
         end = self.ledger.finish(run, admission, outcome)
         if lost:  # then it is asked again, and the fence does not hold any more
@@ -277,7 +294,7 @@ class Protocol:
         except StopIteration as over:
             if isinstance(strand, int):
                 del its.runs[strand]
-                its.ends[strand] = over.value
+                its.ends[strand, its.claims.pop(strand)] = over.value
                 its.active.discard(strand)
                 its.taken_away.discard(strand)
                 its.unwanted.discard(strand)

@@ -87,6 +87,7 @@ async def charge(session: Any, run: Any, outcome: str, error: Any = None) -> Non
     await add_attempt(session, run, "retry" if outcome == "crashed" else outcome, error)
 
 
+CLAIM_IS_ITS = "if owner[i] == token .. ':' .. ARGV[4 * i + 1] or owner[i] == token then"
 find_or_enter, put_back = ledger.find_or_enter, recovery._put_back
 undispatched_runs, add_attempt = due_runs.undispatched_runs, job_run.add_attempt
 
@@ -97,8 +98,9 @@ REAL_FLAWS: Mapping[Flaw, Callable[[], AbstractContextManager[None]]] = {
         cut(upkeep, "RENEW", "elseif owner[i] or redis.call", "elseif redis.call"),
         cut(upkeep, "RECLAIM", "if not redis.call('HGET', owners, id) and still_ours", "if still_ours"),
     ),
-    "no token at the end of a claim": lambda: planted(
-        cut(scripts, "FINISH", "if owner[i] == token then", "if owner[i] then")
+    "no token at the end of a claim": lambda: planted(cut(scripts, "FINISH", CLAIM_IS_ITS, "if owner[i] then")),
+    "no number at the end of a claim": lambda: planted(
+        cut(scripts, "FINISH", CLAIM_IS_ITS, "if owner[i] and string.sub(owner[i], 1, #token) == token then")
     ),
     "told before the commit": lambda: planted((worker.run, "record_finished", not_recorded)),
     "over runs start again": lambda: planted((ledger, "find_or_enter", start_over)),

@@ -171,6 +171,9 @@ class RealWorker:
             self._submit(finish)
         await self.engine.finisher.drain()
 
+    def performed(self) -> set[int]:
+        return {self._number_of(claimed.job_id) for claimed in self.engine._running if not claimed.ending}
+
     async def crash(self) -> None:
         """Ends everything that it has begun, without a word to anybody."""
         for strand in self._strands.values():

@@ -147,7 +147,13 @@ class RealWorld:
 
     def owners(self) -> dict[int, int]:
         owners = self._on.blocking.hgetall(KEYS.all()[3])
-        return {self._numbers[job_id.decode()]: self._tokens.get(token, 0) for job_id, token in owners.items()}
+        return {
+            self._numbers[job_id.decode()]: self._tokens.get(owner.partition(b":")[0], 0)
+            for job_id, owner in owners.items()
+        }
+
+    def performed(self, worker: int) -> set[int]:
+        return self._workers[worker].performed()
 
     def picture(self) -> Picture:
         runs, attempts = self._run(self._read())

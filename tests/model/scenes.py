@@ -32,8 +32,12 @@ def step(which: int) -> Play:
     return lambda rules: rules.step_all(which)
 
 
-def call(which: int, name: str) -> Play:
-    return lambda rules: rules.call_redis(which, name)
+def call(which: int, name: str, *, lost: bool = False) -> Play:
+    return lambda rules: rules.call_redis(which, name, lost)
+
+
+def miss_its_commit(which: int) -> Play:
+    return lambda rules: rules.step(which, 0, lost=True)
 
 
 def crash(which: int, seen_by: int | None = None) -> Play:
@@ -57,6 +61,15 @@ SCENES: Mapping[Flaw, Sequence[Play]] = {
     "no fence at the end": (enqueue(), work(0), drain(0), step(0), overtake(0, 1)),
     "no token in a renewal": (enqueue(), work(0), overtake(0, 1), call(0, "renew")),
     "no token at the end of a claim": (enqueue(), work(0), overtake(0, 1), step(0), call(0, "tell")),
+    "no number at the end of a claim": (
+        enqueue(door="client"),
+        call(0, "claim"),
+        miss_its_commit(0),
+        call(0, "tell", lost=True),
+        wait(3),
+        call(0, "claim"),
+        call(0, "tell"),
+    ),
     "told before the commit": (enqueue(), work(0, 3), call(0, "tell")),
     "over runs start again": (enqueue(1), work(0), lose("remember"), work(0, 3), lose("rewind"), wait(3), work(1, 2)),
     "living workers count as dead": (enqueue(), work(0), begin(1, "put back"), step(1)),

@@ -137,6 +137,9 @@ class World(Protocol):
     def owners(self) -> dict[int, int]:
         """Returns the claims in Redis: run -> worker."""
 
+    def performed(self, worker: int) -> set[int]:
+        """Returns the runs that a worker performs: they have not ended."""
+
     def picture(self) -> Picture:
         """Returns what is there now."""
 

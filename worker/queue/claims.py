@@ -1,5 +1,6 @@
 """Taking entries out of the queue, many at a time."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Claimed:
     """One entry that this worker has leased."""
 
     keys: QueueKeys
+    number: int
+    """Which of this worker's claims it is: only that one is ended by its end."""
     raw_id: bytes
     job_id: str
     score: int
@@ -70,6 +73,7 @@ class Claimer:
         self.queue = keys.queue
         self._keys = keys
         self._patience_ms = terms.lease_ms / 3
+        self._numbers = itertools.count(1)
         self._ahead_ms: float | None = None  # Redis's clock minus this process's monotonic one
         self._arguments = (
             terms.token,
@@ -89,7 +93,9 @@ class Claimer:
         limit = min(limit, scripts.MAX_ENTRIES)
         sent_ms = time.monotonic() * 1000
         latest = "" if self._ahead_ms is None else int(sent_ms + self._ahead_ms + self._patience_ms)
-        answer = await self._script(keys=self._keys.all(), args=[limit, *self._arguments, latest, *job_ids])
+        number = next(self._numbers)
+        arguments = [limit, *self._arguments, latest, number, *job_ids]
+        answer = await self._script(keys=self._keys.all(), args=arguments)
         self._ahead_ms = answer[0] - sent_ms
         if len(answer) == 2:
             raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
@@ -97,12 +103,14 @@ class Claimer:
             return []
         _, ids, scores, payloads, sizes, retries, aborts, run_out = answer
         aborted = aborts or (None,) * len(ids)
+        before = {raw_id: _whole(its) for raw_id, its in zip(run_out[::2], run_out[1::2], strict=True)}
         claims = []
         for at, raw_id in enumerate(ids):
             job_id, problem = _text(raw_id)
             claims.append(
                 Claimed(
                     keys=self._keys,
+                    number=before.get(raw_id, number),
                     raw_id=raw_id,
                     job_id=job_id,
                     score=_whole(scores[at]),
@@ -112,7 +120,7 @@ class Claimer:
                     aborted=aborted[at] is not None,
                     id_problem=problem,
                     ref=job_id,
-                    ran_out=raw_id in run_out,
+                    ran_out=raw_id in before,
                 )
             )
         return claims

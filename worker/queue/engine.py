@@ -93,7 +93,10 @@ class Engine:
         if before is None:
             return False
         # One that is ending may have gone back for another try; any other is the same unless its id is used again.
-        return claimed.ran_out if before.ending else before.payload == claimed.payload
+        if not (claimed.ran_out if before.ending else before.payload == claimed.payload):
+            return False
+        before.number = claimed.number
+        return True
 
     async def _run(self, claimed: Claimed) -> None:
         worker = self._worker

@@ -34,7 +34,7 @@ class Finish:
     heard: asyncio.Future[bool] | None = None
     """For whoever waits: True when Redis has it, False when another worker has the run."""
 
-    def arguments(self, usual_ms: int | None) -> tuple[bytes, bytes, str]:
+    def arguments(self, usual_ms: int | None) -> tuple[bytes, int, bytes, str]:
         """Return what the script takes for one run; most end alike, and need few words.
 
         Args:
@@ -45,7 +45,7 @@ class Finish:
             px = self.result_ms if self.over else self.job_try
             shown = ("" if value is None else str(value) for value in (px, self.delay_ms, self.keep_in_progress_ms))
             how = ",".join(("over" if self.over else "back", *shown))
-        return self.claimed.raw_id, result, how
+        return self.claimed.raw_id, self.claimed.number, result, how
 
 
 class Finisher:

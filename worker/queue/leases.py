@@ -102,13 +102,15 @@ class LeaseKeeper:
         pause_s = interval_s
         try:
             while not self._stop.wait(pause_s):
-                self._watch_loop(interval_s)
-                if self._distrusted.is_set():
-                    self._distrusted.clear()
-                    client.connection_pool.disconnect()
                 try:
+                    self._watch_loop(interval_s)
+                    if self._distrusted.is_set():
+                        self._distrusted.clear()
+                        client.connection_pool.disconnect()
                     self._renew_all(renew, reclaim)
-                except (RedisError, OSError):  # the event loop's own calls say so
+                except Exception as error:  # whatever it was: without renewals others would take all runs
+                    if not self._failed and not isinstance(error, RedisError | OSError):  # which the event loop says
+                        logger.exception("leases were not renewed, trying on")
                     self._failed = True
                     client.connection_pool.disconnect()  # it may lead to a master that was demoted
                     pause_s = min(lease_s / RETRIES_A_LEASE, LONGEST_RETRY_PAUSE_S)
@@ -141,7 +143,7 @@ class LeaseKeeper:
             return
         arguments: list[Any] = [self._terms.token, self._terms.lease_ms, self._terms.in_progress_ms]
         for claimed in alive:
-            arguments += (claimed.raw_id, claimed.score, claimed.payload or b"")
+            arguments += (claimed.raw_id, claimed.number, claimed.score, claimed.payload or b"")
         answer = reclaim(keys=keys, args=arguments)
         for claimed, again in zip(alive, answer, strict=True):
             self._call_in_loop(self._on_reclaimed if again else self._on_lost, claimed)

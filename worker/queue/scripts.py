@@ -2,9 +2,9 @@
 
 A claimed entry stays in the queue's sorted set with the end of its lease as its score, so no claim sees it, while
 stock ``Job.result()`` and ``Job.abort()`` still do. Beside the queue ``Q`` stand ``Q:leases`` (job id -> end of the
-lease, Unix ms), ``Q:scores`` (job id -> the score it had) and ``Q:owners`` (job id -> token of the worker). Waiting is
-``Q`` minus ``Q:leases``. arq's own keys (``arq:in-progress:`` and the like) are honoured and written; stock workers
-write ``1`` into ``arq:in-progress:``, these write their token.
+lease, Unix ms), ``Q:scores`` (job id -> the score it had) and ``Q:owners`` (job id -> token of the worker, a colon and
+the number of its claim). Waiting is ``Q`` minus ``Q:leases``. arq's own keys (``arq:in-progress:`` and the like) are
+honoured and written; stock workers write ``1`` into ``arq:in-progress:``, these write their token.
 """
 
 from dataclasses import dataclass
@@ -28,15 +28,21 @@ local function place(text)
 end
 """
 
+OWNED = """
+local function is_owned_by(token, owner)
+  return owner and string.sub(owner, 1, #token) == token
+end
+"""
+
 TAKE = """
-local function take(ids, original, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
+local function take(ids, original, owner, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
   if #ids == 0 then return end
   local lease_end = string.format('%.0f', now + lease_ms)
   local queued, leased, kept, owned = {}, {}, {}, {}
   for i, id in ipairs(ids) do
     queued[2 * i - 1], queued[2 * i] = lease_end, id
     kept[2 * i - 1], kept[2 * i] = id, original[i]
-    owned[2 * i - 1], owned[2 * i] = id, token
+    owned[2 * i - 1], owned[2 * i] = id, owner[i]
     redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', in_progress_ms)
   end
   redis.call('ZADD', queue, unpack(queued))
@@ -48,16 +54,18 @@ end
 
 CLAIM = (
     CLOCK
+    + OWNED
     + TAKE
     + """
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, token = tonumber(ARGV[1]), ARGV[2]
 local lease_ms, in_progress_ms, see_aborts, max_bytes = tonumber(ARGV[3]), ARGV[4], ARGV[5] == '1', tonumber(ARGV[6])
 if ARGV[7] ~= '' and now > tonumber(ARGV[7]) then return {now, 'late'} end
+local anew = token .. ':' .. ARGV[8]
 local found
-if #ARGV > 7 then
+if #ARGV > 8 then
   found = {}
-  for i = 8, #ARGV do
+  for i = 9, #ARGV do
     local score = redis.call('ZSCORE', queue, ARGV[i])
     if score and tonumber(score) <= now then
       found[#found + 1] = ARGV[i]
@@ -75,13 +83,14 @@ for i = 1, #found, 2 do
 end
 local lease = redis.call('ZMSCORE', leases, unpack(all))
 local busy = redis.call('MGET', unpack(progress))
-local ids, firsts, payload_keys, retry_keys, run_out = {}, {}, {}, {}, {}
+local ids, firsts, owner_then, payload_keys, retry_keys, run_out = {}, {}, {}, {}, {}, {}
 for i, id in ipairs(all) do
   local holder = busy[i] == '1' and 'stock' or busy[i]
+  local owner = lease[i] and redis.call('HGET', owners, id)
   if lease[i] and tonumber(lease[i]) > now then
     -- stock abort() put a running entry's score back to 1: it is still leased
     redis.call('ZADD', queue, 'XX', lease[i], id)
-  elseif holder and holder ~= token and (not lease[i] or redis.call('HGET', owners, id) == 'stock') then
+  elseif holder and holder ~= token and (not lease[i] or owner == 'stock') then
     -- a stock worker has it, or one of ours whose lease Redis lost: out of the way until it is looked at again
     local look_at = now + (holder == 'stock' and 1000 or lease_ms)
     redis.call('ZADD', queue, 'XX', look_at, id)
@@ -90,14 +99,20 @@ for i, id in ipairs(all) do
     redis.call('HSET', owners, id, holder)
   else
     if lease[i] then original[i] = redis.call('HGET', scores, id) or original[i] end
-    if holder == token then run_out[#run_out + 1] = id end
     ids[#ids + 1], firsts[#firsts + 1] = id, original[i]
+    local is_its = is_owned_by(token, owner)
+    -- without a number where Redis lost the owner: then any end that this worker tells is that of this claim
+    owner_then[#ids] = is_its and owner or holder == token and token or anew
+    if is_its or holder == token then
+      run_out[#run_out + 1] = id
+      run_out[#run_out + 1] = string.sub(owner_then[#ids], #token + 2)
+    end
     payload_keys[#payload_keys + 1] = 'arq:job:' .. id
     retry_keys[#retry_keys + 1] = 'arq:retry:' .. id
   end
 end
 if #ids == 0 then return {now} end
-take(ids, firsts, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
+take(ids, firsts, owner_then, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
 local payloads, sizes = redis.call('MGET', unpack(payload_keys)), {}
 for i, id in ipairs(ids) do
   if payloads[i] then sizes[i] = #payloads[i]
@@ -114,10 +129,10 @@ return {now, ids, firsts, payloads, sizes, redis.call('MGET', unpack(retry_keys)
 )
 """KEYS: queue, leases, scores, owners. ARGV: limit, token, lease (ms), time to live of in-progress keys (ms), 1 to look
 at aborts, the longest payload that is handed out (bytes), the Redis time (ms) after which nothing is claimed any more
-(empty: no limit), then the ids to claim (none: the first that are due). Returns now (ms); with ``late`` when it came
-too late; and where anything was claimed: ids, original scores, payloads, their sizes (-1: missing, -2: not a string,
--3: missing because the run is over), retry counters, scores in the abort set, and those ids whose lease was this
-worker's own and had run out.
+(empty: no limit), the number of this claim, then the ids to claim (none: the first that are due). Returns now (ms);
+with ``late`` when it came too late; and where anything was claimed: ids, original scores, payloads, their sizes (-1:
+missing, -2: not a string, -3: missing because the run is over), retry counters, scores in the abort set, and those ids
+whose lease was this worker's own and had run out, each with the number of its claim, which it keeps.
 
 A call that was held up on its way must not claim: its caller has given up, and the leases that look dead to it may only
 have missed the same stretch of time."""
@@ -140,13 +155,14 @@ FINISH = (
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, n, usual_px = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local ids = {}
-for i = 1, n do ids[i] = ARGV[1 + 3 * i] end
-local payloads_at = 3 + 3 * n
+for i = 1, n do ids[i] = ARGV[4 * i] end
+local payloads_at = 3 + 4 * n
 local unheld_too = #ARGV > payloads_at
 local owner = redis.call('HMGET', owners, unpack(ids))
 local told, mine = {}, {}
 for i, id in ipairs(ids) do
-  if owner[i] == token then told[i] = 1
+  -- not the token alone: what was said twice must not end the worker's next claim of the entry
+  if owner[i] == token .. ':' .. ARGV[4 * i + 1] or owner[i] == token then told[i] = 1
   elseif owner[i] then told[i] = 0
   elseif not unheld_too then told[i] = 2
   elseif still_ours(id, ARGV[payloads_at + i]) then told[i] = 1
@@ -158,7 +174,7 @@ if #mine == 0 then return told end
 redis.call('ZREM', leases, unpack(mine))
 local over, gone = {}, {}
 for i, id in ipairs(ids) do
-  local result, how = ARGV[2 + 3 * i], ARGV[3 + 3 * i]
+  local result, how = ARGV[4 * i + 2], ARGV[4 * i + 3]
   local action, px, delay, keep = 'over', usual_px, '', ''
   if how ~= '' then action, px, delay, keep = string.match(how, '^(%a+),(%d*),(%-?%d*),(%d*)$') end
   if told[i] == 1 then
@@ -195,11 +211,12 @@ return told
 """
 )
 """KEYS as CLAIM. ARGV: token, number of runs, the usual time to live of a result in ms (empty: for ever), then for each
-run: id; the result (empty: none); how it ends. Empty is the usual end, otherwise four words with commas between:
-``over`` or ``back``; the result's time to live, for ``back`` the new retry counter (empty: as it was); for ``back`` the
-delay in ms (empty: its old place); ms for which the in-progress key is kept (empty: not). Returns for each 1 (done),
-0 (another worker has the run, or it is over) or 2 (nobody has it, nothing was done). Those are handed in once more,
-with the payloads of all runs after the last: then they end or go back if they are still this worker's."""
+run: id; the number of its claim; the result (empty: none); how it ends. Empty is the usual end, otherwise four words
+with commas between: ``over`` or ``back``; the result's time to live, for ``back`` the new retry counter (empty: as it
+was); for ``back`` the delay in ms (empty: its old place); ms for which the in-progress key is kept (empty: not).
+Returns for each 1 (done), 0 (another claim has the run, or it is over) or 2 (nobody has it, nothing was done). Those
+are handed in once more, with the payloads of all runs after the last: then they end or go back if they are still this
+worker's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """What keeps a queue in order inside Redis: renewing, making claims again, giving back, and what dead workers left."""
 
-from worker.queue.scripts import CLOCK, PLACE, TAKE, UNHELD
+from worker.queue.scripts import CLOCK, OWNED, PLACE, TAKE, UNHELD
 
 RENEW = (
     CLOCK
+    + OWNED
     + """
 local queue, leases, owners = KEYS[1], KEYS[2], KEYS[4]
 local token, ids = ARGV[1], {}
@@ -12,7 +13,7 @@ for i = 3, #ARGV do ids[#ids + 1] = ARGV[i] end
 local owner = redis.call('HMGET', owners, unpack(ids))
 local answer, renewed = {}, {}
 for i, id in ipairs(ids) do
-  if owner[i] == token then
+  if is_owned_by(token, owner[i]) then
     answer[i] = 1
     renewed[#renewed + 1] = lease_end
     renewed[#renewed + 1] = id
@@ -39,26 +40,29 @@ RECLAIM = (
     + UNHELD
     + """
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local again, original, answer = {}, {}, {}
-for i = 4, #ARGV, 3 do
-  local id, payload = ARGV[i], ARGV[i + 2]
+local again, original, owner, answer = {}, {}, {}, {}
+for i = 4, #ARGV, 4 do
+  local id, payload = ARGV[i], ARGV[i + 3]
   if not redis.call('HGET', owners, id) and still_ours(id, payload) then
-    again[#again + 1], original[#original + 1] = id, redis.call('ZSCORE', queue, id) or ARGV[i + 1]
+    again[#again + 1], original[#original + 1] = id, redis.call('ZSCORE', queue, id) or ARGV[i + 2]
+    owner[#again] = ARGV[1] .. ':' .. ARGV[i + 1]
     redis.call('SET', 'arq:job:' .. id, payload, 'NX')
     answer[#answer + 1] = 1
   else
     answer[#answer + 1] = 0
   end
 end
-take(again, original, queue, leases, scores, owners, ARGV[1], tonumber(ARGV[2]), ARGV[3])
+take(again, original, owner, queue, leases, scores, owners, ARGV[1], tonumber(ARGV[2]), ARGV[3])
 return answer
 """
 )
 """KEYS as CLAIM. ARGV: token, lease (ms), time to live of in-progress keys (ms), then for each running job that nobody
-has: id, original score, payload. Returns for each 1 (claimed again) or 0 (it is no longer this worker's)."""
+has: id, number of the claim, original score, payload. Returns for each 1 (claimed again) or 0 (it is no longer this
+worker's)."""
 
 REAP = (
     CLOCK
+    + OWNED
     + PLACE
     + """
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -88,7 +92,7 @@ local queued = redis.call('ZMSCORE', queue, unpack(ids))
 local owner = redis.call('HMGET', owners, unpack(ids))
 local reaped, back, gone, over = {}, {}, {}, {}
 for i, id in ipairs(ids) do
-  if owner[i] ~= ARGV[2] then
+  if not is_owned_by(ARGV[2], owner[i]) then
     over[#over + 1] = id
     if queued[i] and tonumber(queued[i]) == ends[i] then -- else it was put elsewhere since: by a stock retry, an abort
       back[#back + 1] = place(original[i])
@@ -116,6 +120,7 @@ still run them. Returns the names of those keys, and the ids."""
 
 RECOVER = (
     CLOCK
+    + OWNED
     + PLACE
     + """
 local queue, leases, scores, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -124,7 +129,7 @@ for i = 3, #ARGV do held[ARGV[i]] = true end
 local owned = redis.call('HGETALL', owners)
 for i = 1, #owned, 2 do
   local id = owned[i]
-  if owned[i + 1] == token and not held[id] then
+  if is_owned_by(token, owned[i + 1]) and not held[id] then
     redis.call('ZREM', leases, id)
     redis.call('ZADD', queue, 'XX', place(redis.call('HGET', scores, id)), id)
     redis.call('HDEL', scores, id)

@@ -33,6 +33,12 @@ class Jobs:
         await self.gate.wait()
         return "done"
 
+    async def again(self, ctx: dict[str, Any]) -> None:
+        self.starts[ctx["job_id"]] += 1
+        if ctx["job_try"] == 1:
+            raise Retry
+        await self.gate.wait()
+
     async def retrying(self, ctx: dict[str, Any], times: int) -> str:
         self.starts[ctx["job_id"]] += 1
         if ctx["job_try"] <= times:
@@ -49,7 +55,11 @@ def jobs() -> Jobs:
 async def serving(room: Room, jobs: Jobs, **options: Any) -> AsyncIterator[Worker]:
     """Runs a worker while the block runs."""
     worker = Worker(
-        [func(jobs.gated, name="gated"), func(jobs.retrying, name="retrying", max_tries=100)],
+        [
+            func(jobs.gated, name="gated"),
+            func(jobs.again, name="again"),
+            func(jobs.retrying, name="retrying", max_tries=100),
+        ],
         redis_settings=RedisSettings.from_dsn(room.url),
         handle_signals=False,
         max_jobs=options.pop("max_jobs", 100),
@@ -128,10 +138,77 @@ async def test_a_claim_that_is_made_again_after_its_run_ended_ends(room: Room, j
     assert jobs.starts == {"job": 1}
 
 
+async def test_an_end_that_is_told_twice_leaves_the_next_claim_alone(room: Room, jobs: Jobs) -> None:
+    async with serving(room, jobs, lease_s=60) as worker:
+        await until(lambda: worker._engine is not None)
+        tell, answers = worker.engine.finisher._script, list[Any]()
+
+        async def lose_the_first_answer(**call: Any) -> Any:
+            answer = await tell(**call)
+            answers.append(answer)
+            if len(answers) == 1:
+                await until(lambda: jobs.starts["job"] == 2)
+                raise ConnectionError
+            return answer
+
+        worker.engine.finisher._script = lose_the_first_answer
+        room.enqueue("again", job_id="job")
+        await until(lambda: len(answers) == 2)
+        assert answers == [[1], [0]]
+        assert room.redis.exists(f"{KEYS.queue}:leases", f"{KEYS.queue}:owners") == 2
+        jobs.gate.set()
+        await until(lambda: all_ended(room, ["job"]))
+        assert room.left_behind() == []
+    assert jobs.starts == {"job": 2}
+
+
+async def test_a_lease_that_has_run_out_is_taken_up_by_its_worker_and_ends_with_its_run(room: Room, jobs: Jobs) -> None:
+    async with serving(room, jobs, lease_s=60) as worker:
+        room.enqueue("gated", job_id="job")
+        await until(lambda: jobs.starts["job"] == 1)
+        owner = room.redis.hget(f"{KEYS.queue}:owners", "job")
+        for forgotten in ("nothing", wire.IN_PROGRESS_KEY + "job"):  # that one has an expiry of its own
+            room.redis.delete(forgotten)
+            room.redis.zadd(KEYS.leases, {"job": 1})
+            room.redis.zadd(KEYS.queue, {"job": 1})
+            await until(lambda: room.redis.zscore(KEYS.leases, "job") > 1)
+            assert room.redis.hget(f"{KEYS.queue}:owners", "job") == owner
+        jobs.gate.set()
+        await until(lambda: all_ended(room, ["job"]))
+        await worker.engine.finisher.drain()
+        assert room.left_behind() == []
+    assert jobs.starts == {"job": 1}
+
+
+async def test_the_thread_of_the_leases_outlives_what_nobody_has_foreseen(
+    room: Room, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(room, jobs, lease_s=0.3) as worker:
+        await until(lambda: worker._engine is not None)
+        keeper, failures = worker.engine.keeper, list[float]()
+        watch = keeper._watch_loop
+
+        def fail_once(interval_s: float) -> None:
+            if not failures:
+                failures.append(room.redis.zscore(KEYS.leases, "job"))
+                raise RuntimeError("nobody has thought of it")
+            watch(interval_s)
+
+        monkeypatch.setattr(keeper, "_watch_loop", fail_once)
+        room.enqueue("gated", job_id="job")
+        await until(lambda: failures and room.redis.zscore(KEYS.leases, "job") > failures[0])
+        assert keeper._thread is not None
+        assert keeper._thread.is_alive()
+        jobs.gate.set()
+        await until(lambda: all_ended(room, ["job"]))
+    assert jobs.starts == {"job": 1}
+
+
 async def _reclaim(worker: Worker, claimed: Claimed) -> list[int]:
     redis: Any = worker.pool
     terms = worker.engine.terms
-    arguments = [terms.token, terms.lease_ms, terms.in_progress_ms, claimed.raw_id, claimed.score, claimed.payload]
+    arguments = [terms.token, terms.lease_ms, terms.in_progress_ms, claimed.raw_id, claimed.number, claimed.score]
+    arguments.append(claimed.payload)
     answer: list[int] = await redis.register_script(upkeep.RECLAIM)(keys=KEYS.all(), args=arguments)
     return answer
 
