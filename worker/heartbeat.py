@@ -102,10 +102,12 @@ class Heartbeat:
                             await self._beat(session)
                         await self._forget_the_dead(manager)
                     failing = False
-                except (SQLAlchemyError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was: a silent worker counts as dead
                     self._failed_at = time.monotonic()
                     if not failing:
-                        get_logger().warning("the heartbeat cannot be written", error=first_line(error))
+                        expected = isinstance(error, SQLAlchemyError | OSError)
+                        log = get_logger().warning if expected else get_logger().exception
+                        log("the heartbeat cannot be written", error=first_line(error))
                     failing = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.heartbeat_interval_s):

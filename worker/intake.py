@@ -68,8 +68,7 @@ async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collectio
             async for borns in _look_up(redis, queue, ids):
                 entered += await _enter([born for born in borns if born.kind in kinds])
         except BaseException:
-            with suppress(RedisError, OSError):
-                await redis.rpush(queue + wire.INTAKE_SUFFIX, *ids)  # for the next look, or another worker
+            await give_back(redis, queue, ids)
             raise
         if len(ids) < AT_ONCE:
             break
@@ -77,6 +76,12 @@ async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collectio
         began = time.monotonic()
         ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
     return entered
+
+
+async def give_back(redis: Any, queue: str, ids: Sequence[bytes]) -> None:
+    """Put announcements that were not taken in on the list again, for the next look or another worker."""
+    with suppress(RedisError, OSError):
+        await redis.rpush(queue + wire.INTAKE_SUFFIX, *ids)
 
 
 async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> AsyncIterator[list[BornRun]]:

@@ -177,15 +177,24 @@ class Upkeep:
             sight = await self._watch.look(self._runtime.redis)
             if sight.lost and self._has_looked:
                 get_logger().warning("Redis is empty or another one: reconciling")
-            for queue, identity in sight.lost.items():
-                await self._reconcile(queue, identity)
-            for queue, ids in sight.announced.items():
-                await intake.take_in(self._runtime.redis, queue, ids, self._kinds)
+            await self._take_in(sight)
             for queue in self._queues if sight.aborted else ():
                 await cancellations.carry(self._runtime.redis, queue, sight.aborted)
         finally:
             self.is_taking_in = False
         self._has_looked = True
+
+    async def _take_in(self, sight: reconcile.Sight) -> None:
+        redis, announced = self._runtime.redis, dict(sight.announced)
+        try:
+            for queue, identity in sight.lost.items():
+                await self._reconcile(queue, identity)
+            while announced:
+                queue, ids = announced.popitem()
+                await intake.take_in(redis, queue, ids, self._kinds)
+        finally:
+            for queue, ids in announced.items():
+                await intake.give_back(redis, queue, ids)
 
     async def _read_controls(self) -> None:
         runtime = self._runtime

@@ -87,6 +87,28 @@ async def test_the_silent_are_dead_and_all_have_their_runs_counted() -> None:
     assert alive.silent_s < 15 < silent.silent_s
 
 
+async def test_a_sign_of_life_that_failed_unforeseen_is_not_the_last(
+    manager: DatabaseManager, settings: DatabaseSettings
+) -> None:
+    answers = iter(list[WorkerState | Exception]([WorkerState.STARTING, RuntimeError("nobody has thought of it")]))
+
+    def state() -> WorkerState:
+        answer = next(answers, WorkerState.READY)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    beats = Heartbeat(Settings.model_validate(settings.model_dump() | {"heartbeat_interval_s": 0.1}), "w", state)
+    await beats.start()
+    try:
+        async with asyncio.timeout(30):
+            while (await seen("w")).heartbeat.state != WorkerState.READY.value:  # noqa: ASYNC110 - a thread writes it
+                await asyncio.sleep(0.01)
+    finally:
+        await beats.stop()
+    assert await known() == set()
+
+
 async def test_a_change_is_written_at_once(manager: DatabaseManager, settings: DatabaseSettings) -> None:
     seldom = Settings.model_validate(settings.model_dump() | {"heartbeat_interval_s": 60})
     states = [WorkerState.STARTING]

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from db.connection import DatabaseManager, get_async_session
 from db.repositories.due_runs import FIRST_ID
 from db.repositories.job_run import BornRun
+from db.settings import DatabaseSettings
 from holdfast import wire
 from holdfast.client import Client
 from holdfast.ids import uuid7
@@ -23,6 +24,9 @@ from tests.databases.runs import QUEUE, admitted, born, born_again, move_everyth
 from worker import intake, ledger, reconcile
 from worker.ledger import Admitted, AlreadyOver
 from worker.retries import Outcome
+from worker.runtime import Runtime
+from worker.served_queues import ServedQueue
+from worker.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("manager")
 
@@ -160,6 +164,30 @@ async def test_what_this_worker_would_not_run_is_left_to_whoever_claims_it(redis
     assert await take_in(redis) == 1
     assert (await run_of(UUID(run.job_id))).state == RunState.WAITING
     assert await count_runs() == 1
+
+
+async def test_a_database_that_is_away_costs_no_announcement(
+    redis: Any, redis_url: str, settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes those of all queues off their lists, before it knows whether they can be entered."""
+    served = {"queues": (ServedQueue("high"), ServedQueue("low")), "redis_url": redis_url}
+    runtime = Runtime(Settings.model_validate(settings.model_dump() | served), owns_queue=False)
+    runtime.redis = redis
+    lists = [queue + wire.INTAKE_SUFFIX for queue in runtime.queues]
+    for at in lists:
+        await redis.rpush(at, "run")
+
+    def fail(*_arguments: Any) -> None:
+        raise ConnectionResetError("no answer")
+
+    for module, name in ((reconcile, "reconcile"), (intake, "_look_up")):
+        with monkeypatch.context() as away:
+            away.setattr(module, name, fail)
+            with pytest.raises(ConnectionResetError, match="no answer"):
+                await runtime.upkeep._look_at_redis()
+        assert [await redis.lrange(at, 0, -1) for at in lists] == [[b"run"], [b"run"]]
+    await runtime.upkeep._look_at_redis()
+    assert await redis.exists(*lists) == 0
 
 
 async def test_announcements_are_read_in_groups_that_fit_into_memory(redis: Any) -> None:
