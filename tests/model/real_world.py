@@ -21,12 +21,13 @@ from tests.model.real_worker import RealWorker
 from tests.model.world import Clock, Duty, Ended, Picture, Seen
 from worker import cancellations
 from worker.queue.scripts import QueueKeys
+from worker.reconcile import COMPARED_SUFFIX
 
 ANY_END = frozenset({RunState.SUCCEEDED, RunState.CANCELLED, RunState.QUARANTINED})
 """The judge looks at which of them it may be."""
 
 KEYS = QueueKeys(wire.DEFAULT_QUEUE)
-NO_RUNS = (":sentinel", ":health-check", ":bell", wire.ABORT_KEY)
+NO_RUNS = (COMPARED_SUFFIX, ":health-check", ":bell", wire.ABORT_KEY)
 """Keys that tell nothing of a run end so."""
 
 
@@ -105,7 +106,7 @@ class RealWorld:
     def rewind(self) -> None:
         self.flush()
         for key, value in self._replica.items():
-            if not key.endswith(b":sentinel"):  # another server answers
+            if not key.endswith(COMPARED_SUFFIX.encode()):  # another server answers
                 self._on.blocking.restore(key, 0, value)
 
     def move_clock(self, clock: Clock, ticks: int) -> None:
