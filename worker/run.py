@@ -12,6 +12,7 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
+from db.errors import first_line
 from db.query_log import asked_by
 from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
@@ -266,8 +267,8 @@ def report_end(job: Job, over: AlreadyOver, runtime: Runtime, request: JobReques
         if job.clean_up is not None and request is not None:
             try:
                 job.clean_up(runtime.settings, request)
-            except OSError as problem:  # the run is over all the same
-                get_logger(run_id=str(over.run_id), kind=job.kind).warning("clean-up failed", error=str(problem))
+            except Exception as problem:  # noqa: BLE001 - the run is over all the same, and Redis is to hear how
+                get_logger(run_id=str(over.run_id), kind=job.kind).warning("clean-up failed", error=first_line(problem))
         return over.report
     error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
     failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -66,6 +67,15 @@ async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., 
     (attempt,) = await attempts_of(UUID(run.job_id))
     assert (attempt.outcome, (await run_of(attempt.run_id)).state) == ("failed", "failed")
     assert runtime.active == set()
+
+
+async def test_a_clean_up_that_fails_does_not_undo_a_success(runtime: Runtime) -> None:
+    def fail(settings: Any, request: Odd) -> None:
+        raise LookupError(f"{settings} {request}")
+
+    run = born()
+    assert await run_attempt(runtime, replace(job(nothing), clean_up=fail), run) == {}
+    assert (await run_of(UUID(run.job_id))).state == "succeeded"
 
 
 async def test_a_cancellation_before_the_start_waits_for_the_ledger(runtime: Runtime) -> None:
