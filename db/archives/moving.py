@@ -6,12 +6,27 @@ are asked first, on both sides, and delete afterwards: their rows are locked by 
 
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Delete, Select, Table, delete, func, insert, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Executable,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVE_RUN_ID, OWN_COLUMNS
 from db.archives.hashing import row_hash
-from db.archives.rows import Chosen, Proof, ProofFailed, Shape, Stamp
+from db.archives.keys import key_columns
+from db.archives.rows import ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp
 from db.run_sessions import MYSQL_DIALECTS
 from db.types import UtcDateTime, UUIDType
 
@@ -73,14 +88,17 @@ async def delete_proved(session: AsyncSession, shape: Shape, chosen: Chosen, kep
     return gone
 
 
-def _removing(shape: Shape, chosen: Chosen, dialect: str) -> Delete:
-    removing = delete(shape.table).where(chosen.of(shape.table, dialect))
-    if dialect not in MYSQL_DIALECTS:
-        return removing
-    # Where most rows are to go, the planner reads the whole table, and waits for each row that others have locked. Only
-    # the form for several tables takes a hint.
-    name = shape.table.name if shape.table.schema is None else f"{shape.table.schema}.{shape.table.name}"
-    return removing.prefix_with(name).with_hint("FORCE INDEX (PRIMARY)", dialect_name=dialect)
+def _removing(shape: Shape, chosen: Chosen, dialect: str) -> Executable:
+    keys = key_columns(shape.table)
+    if dialect not in MYSQL_DIALECTS or not isinstance(chosen, ByKeys) or len(keys) > 1:
+        return delete(shape.table).where(chosen.of(shape.table, dialect))
+    # A range of keys is read on to the row behind it, and where most rows are to go even the whole table: it would wait
+    # for rows that others have locked. So the keys are looked up without a lock, and then each row by its whole key.
+    statement = "DELETE {t} FROM {t} AS found STRAIGHT_JOIN {t} ON {t}.{key} = found.{key} WHERE found.{key} IN :keys"
+    names = mysql.dialect().identifier_preparer
+    words = {"t": names.format_table(shape.table), "key": names.quote(keys[0].name)}
+    values = bindparam("keys", [key[0] for key in chosen.keys], type_=keys[0].type, expanding=True)
+    return text(statement.format(**words)).bindparams(values)
 
 
 async def _delete_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen, *, hashed: bool) -> Proof:

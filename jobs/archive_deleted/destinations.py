@@ -1,17 +1,20 @@
 """Where archived rows go: the archive table, files, or nowhere."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.lines import read_lines
 from db.archives.moving import keep
 from db.archives.rows import Chosen, Proof, Shape, Stamp
+from db.connection import get_reading_session
 from db.mixins import now
 from db.models import ArchivePart
 from jobs.archive_deleted.part_files import PartFile, make_folder, part_name, write_part
@@ -48,6 +51,11 @@ class Keeping(Protocol):
         """What the batch adds to the run's counters."""
         ...
 
+    @property
+    def last_number(self) -> int:
+        """The number of the last file that it has; 0 where it has none."""
+        ...
+
 
 @dataclass(slots=True)
 class KeepInTables:
@@ -55,6 +63,7 @@ class KeepInTables:
 
     stamp: Stamp
     counters: dict[str, int] = field(default_factory=dict)
+    last_number: int = 0
 
     async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
         """Copy them."""
@@ -72,6 +81,7 @@ class KeepNothing:
     """They are purged."""
 
     counters: dict[str, int] = field(default_factory=dict)
+    last_number: int = 0
 
     async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
         """Keep nothing."""
@@ -104,6 +114,11 @@ class KeepInFiles:
     counters: dict[str, int] = field(default_factory=dict)
     _writing: list[tuple[str, asyncio.Task[PartFile]]] = field(default_factory=list)
 
+    @property
+    def last_number(self) -> int:
+        """The number of its last file."""
+        return self.first_number + len(self._writing) - 1
+
     async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
         """Read them, and begin to write them."""
         proof, lines = await read_lines(session, shape, chosen, lock=lock)
@@ -127,21 +142,8 @@ class KeepInFiles:
             PartUnreadable: what came back is not what was written.
         """
         parts = [(table, await writing) for table, writing in self._writing]
-        rows = [
-            {
-                "run_id": self.stamp.run_id,
-                "number": self.first_number + place,
-                "table_name": table,
-                "file": part.name,
-                "rows": part.rows,
-                "bytes": part.bytes,
-                "sha256": part.sha256,
-                "written_at": now(),
-            }
-            for place, (table, part) in enumerate(parts)
-        ]
-        if rows:
-            await session.execute(insert(ArchivePart), rows)
+        numbered = [(self.first_number + place, table, part) for place, (table, part) in enumerate(parts)]
+        await list_parts(session, self.stamp, numbered)
         self.counters = {"files": len(parts), "bytes": sum(part.bytes for _, part in parts)}
 
     async def end(self, *, discard: bool) -> None:
@@ -152,3 +154,35 @@ class KeepInFiles:
                 part = await writing
                 if discard:
                     (self.folder / part.name).unlink(missing_ok=True)
+
+
+async def list_parts(session: AsyncSession, stamp: Stamp, parts: Sequence[tuple[int, str, PartFile]]) -> None:
+    """Enter files into ``archive_parts``, in the transaction that deletes their rows.
+
+    Args:
+        session: the batch's.
+        stamp: names the run.
+        parts: number, table and file of each.
+    """
+    rows = [
+        {
+            "run_id": stamp.run_id,
+            "number": number,
+            "table_name": table,
+            "file": part.name,
+            "rows": part.rows,
+            "bytes": part.bytes,
+            "sha256": part.sha256,
+            "written_at": now(),
+        }
+        for number, table, part in parts
+    ]
+    if rows:
+        await session.execute(insert(ArchivePart), rows)
+
+
+async def last_number(run_id: UUID) -> int:
+    """Return the greatest number of a run's files; 0 where there is none."""
+    async with get_reading_session() as session:
+        query = select(func.max(ArchivePart.number)).where(ArchivePart.run_id == run_id)
+        return (await session.execute(query)).scalar_one() or 0

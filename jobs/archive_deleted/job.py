@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
@@ -16,8 +17,9 @@ from db.errors import is_unique_violation
 from db.mixins import now
 from holdfast.progress import Progress
 from holdfast.requests import ArchiveDeleted, ArchiveReport
+from jobs.archive_deleted.ahead import Ahead, Place
 from jobs.archive_deleted.closing import close_files, make_report
-from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing
+from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing, last_number
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan, deletion_limits, make_plan
@@ -89,9 +91,12 @@ class Archive:
         self.throttle = Throttle(context)
         self._stamp = Stamp(now(), context.run_id)
         self._began = time.monotonic() - state.elapsed_s
+        self._next_number = 1
+        self._ahead: Ahead | None = None
 
     async def run(self) -> ArchiveReport:
         """Archive each table, and report."""
+        self._next_number = 1 + await last_number(self.context.run_id)
         ended_by: EndedBy = "done"
         for table in self.plan.tables:
             while ended_by == "done" and self.state.of(table.fullname).left is None:
@@ -112,6 +117,18 @@ class Archive:
             if (end := await walk_side_by_side(self, table)) is not None:
                 return end
             share = self.state.of(table.fullname)
+        try:
+            end = await self._go(table, share)
+        finally:
+            if self._ahead is not None:
+                await self._ahead.end()
+                self._ahead = None
+        if end is not None:
+            return end
+        await self._look_at_the_rest(table)
+        return "done"
+
+    async def _go(self, table: Table, share: TableState) -> EndedBy | None:
         size = self.batch_size(share.walk)
         while share.walk is not None and not share.walk.is_over:
             await self.throttle.hold()
@@ -121,8 +138,7 @@ class Archive:
             await self._step(table, size)
             await self.publish()
             share = self.state.of(table.fullname)
-        await self._look_at_the_rest(table)
-        return "done"
+        return None
 
     async def _begin_walk(self, table: Table, share: TableState) -> TableState:
         exact = self.request.batch_rows is not None or self.request.max_rows is not None
@@ -153,12 +169,14 @@ class Archive:
         share = self.state.of(table.fullname)
         assert share.walk is not None  # noqa: S101 - a walk has begun
         stretch = Stretch(table, share.walk, share.before, self._rows_allowed(size.rows))
-        swift, careful = Batch.take_rows, Batch.take_rows_by_key
+        swift, careful, keeping = Batch.take_rows, Batch.take_rows_by_key, None
         if share.walk.kind == "pages":
             swift, careful = Batch.take_pages, Batch.take_pages_by_row
+            stretch, keeping = await self._written_ahead(stretch)
         try:
             try:
-                await self.batch(stretch, swift, size)
+                taken = await self.batch(stretch, swift, keeping=keeping)
+                size.took(taken.effort, taken.seconds)
             except ProofFailed:
                 await self.batch(stretch, careful)
         except DBAPIError as error:
@@ -166,6 +184,14 @@ class Archive:
                 await self.batch(stretch, careful)
             else:
                 await self._after_failure(error, stretch, size)
+
+    async def _written_ahead(self, stretch: Stretch) -> tuple[Stretch, Keeping | None]:
+        if self.request.destination != "files":
+            return stretch, None
+        if self._ahead is None:
+            place = Place(self._stamp, self._folder, self.context.fence)
+            self._ahead = Ahead(place, self.plan.shapes[stretch.table.fullname])
+        return await self._ahead.next(stretch, self._next_number)
 
     async def _after_failure(self, error: DBAPIError, stretch: Stretch, size: BatchSize) -> None:
         """Go on with fewer rows where some were locked; leave one alone that is locked for long."""
@@ -181,10 +207,10 @@ class Archive:
             await self.batch(replace(stretch, count=1), Batch.pass_over)
 
     async def batch(
-        self, stretch: Stretch, step: Step, size: BatchSize | None = None, *, discard: bool = False
+        self, stretch: Stretch, step: Step, *, keeping: Keeping | None = None, discard: bool = False
     ) -> Taken:
         """Do a step in one transaction of the run, together with its cursor and its counters."""
-        began, keeping = time.monotonic(), self.keeping()
+        began, keeping = time.monotonic(), keeping or self.keeping()
         try:
             async with self.context.batch(discard=discard) as batch, impatient(batch.session):
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
@@ -201,9 +227,9 @@ class Archive:
             return taken
         self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
         self.counters = counters
+        self._next_number = max(self._next_number, keeping.last_number + 1)
         self.throttle.committed(counters["batches"])
-        if size is not None:
-            size.took(taken.effort, seconds)
+        taken.seconds = seconds
         return taken
 
     def _after(self, table: Table, taken: Taken) -> State:
@@ -235,9 +261,11 @@ class Archive:
             return KeepInTables(self._stamp)
         if self.request.destination == "purge":
             return KeepNothing()
-        folder = self.context.settings.archives_dir / str(self.context.run_id)
-        number = first_number or self.counters.get("files", 0) + 1
-        return KeepInFiles(self._stamp, folder, self.context.fence, number)
+        return KeepInFiles(self._stamp, self._folder, self.context.fence, first_number or self._next_number)
+
+    @property
+    def _folder(self) -> Path:
+        return self.context.settings.archives_dir / str(self.context.run_id)
 
     def batch_size(self, walk: Walk | None) -> BatchSize:
         """Return the size of a walk's batches."""

@@ -19,6 +19,7 @@ from db.archives.rows import ProofFailed
 from db.archives.walks import Stretch, Walk
 from db.connection import get_reading_session
 from db.models import JobRunRange
+from jobs.archive_deleted.destinations import last_number
 from jobs.archive_deleted.state import EndedBy, added
 from jobs.archive_deleted.steps import Batch, Taken, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
@@ -38,6 +39,7 @@ class Share:
     number: int
     walk: Walk
     files: int = 0
+    """The number of its last file."""
     checksums: dict[str, int] = field(default_factory=dict)
     """Of the batches since the run's own last batch, as the counters."""
     longest_s: float = 0.0
@@ -88,7 +90,8 @@ async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
         count, begin = archive.request.connections, walk.page
         bounds = [begin + (walk.pages - begin) * number // count for number in range(count + 1)]
         pieces = [Walk("pages", page=lower, pages=upper, is_over=lower == upper) for lower, upper in pairwise(bounds)]
-        shares = [Share(number, piece) for number, piece in enumerate(pieces)]
+        first = await last_number(run_id) // NUMBERS_A_SHARE + 1
+        shares = [Share(place, piece, (first + place) * NUMBERS_A_SHARE) for place, piece in enumerate(pieces)]
         async with archive.context.batch() as batch:
             rows = [{"run_id": run_id, "number": one.number, "cursor": one.cursor(), "counters": {}} for one in shares]
             await batch.session.execute(insert(JobRunRange), rows)
@@ -113,7 +116,7 @@ async def _work(archive: "Archive", table: Table, share: Share, until: float) ->
 
 async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: "Step") -> tuple[Taken, float]:
     began = time.monotonic()
-    keeping = archive.keeping(first_number=(share.number + 1) * NUMBERS_A_SHARE + share.files + 1)
+    keeping = archive.keeping(first_number=share.files + 1)
     try:
         async with archive.context.batch_of_range(share.number) as batch, impatient(batch.session):
             taken = await step(Batch(batch.session, archive.plan, keeping), stretch)

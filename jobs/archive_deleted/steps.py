@@ -43,6 +43,8 @@ class Taken:
     moved: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, int] = field(default_factory=dict)
     kept: list[LivingReference] = field(default_factory=list)
+    seconds: float = 0.0
+    """Of its transaction, the commit included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Archives in compressed files: durable and read back before the rows are gone."""
 
+import asyncio
 import hashlib
 import json
 import stat
@@ -11,13 +12,13 @@ from uuid import UUID
 
 import pytest
 import zstandard
-from sqlalchemy import Table, select
+from sqlalchemy import Table, select, update
 
 from db.connection import get_async_session
 from db.fields import json_value
 from db.models import TASKS_ARCHIVE, ArchivePart, Task
 from holdfast.requests import ArchiveDeleted
-from jobs.archive_deleted import archive_deleted, destinations
+from jobs.archive_deleted import ahead, archive_deleted, destinations
 from jobs.archive_deleted.part_files import PartFile, PartUnreadable, part_name, read_part, write_part
 from jobs.outcomes import JobFailed
 from jobs.settings import JobSettings
@@ -125,6 +126,7 @@ async def test_a_file_that_reads_back_as_something_else_deletes_nothing(
         return part
 
     monkeypatch.setattr(destinations, "write_part", damaged)
+    monkeypatch.setattr(ahead, "write_part", damaged)
     with pytest.raises(JobFailed, match="its rows were not deleted") as caught:
         await archive(job_settings, destination="files")
     assert caught.value.code == "part_unreadable"
@@ -169,3 +171,30 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="No space left"):
         write_part(tmp_path, part_name("tasks", 1, 1), b"{}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_row_that_is_changed_after_it_was_written_is_written_again(
+    job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL the files are written ahead; whoever changes a row then changes what is archived."""
+    ids = await make_tasks(300, deleted=range(300))
+    loop, changed = asyncio.get_running_loop(), list[UUID]()
+
+    async def change(key: UUID) -> None:
+        async with get_async_session() as session:
+            await session.execute(update(TASKS).where(TASKS.c.id == key).values(title="changed in time"))
+
+    def written(folder: Path, name: str, lines: bytes) -> PartFile:
+        part = write_part(folder, name, lines)
+        if not changed:
+            changed.append(ids[7])
+            asyncio.run_coroutine_threadsafe(change(ids[7]), loop).result()
+        return part
+
+    monkeypatch.setattr(ahead, "write_part", written)
+    report = await archive(job_settings, destination="files")
+    titles = {UUID(line["id"]): line["title"] for line in lines_of(Path(report.folder or ""))}
+    assert (len(titles), report.moved, report.left) == (300, {"tasks": 300}, {})
+    assert [titles[key] for key in changed] == ["changed in time"] * len(changed)
+    assert await count(TASKS) == 0

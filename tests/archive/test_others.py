@@ -35,9 +35,10 @@ MEDDLING = {
 }
 
 
+@pytest.mark.parametrize("destination", ["tables", "files", "purge"])
 @pytest.mark.parametrize("deleted", [range(300), range(5, 3000, 500)], ids=["dense", "sparse"])
 async def test_rows_that_others_have_locked_are_left_and_counted(
-    deleted: range, manager: DatabaseManager, job_settings: JobSettings
+    deleted: range, destination: str, manager: DatabaseManager, job_settings: JobSettings
 ) -> None:
     if manager.writers_take_turns:
         pytest.skip("SQLite has one writer")
@@ -45,7 +46,7 @@ async def test_rows_that_others_have_locked_are_left_and_counted(
     mine = [ids[number] for number in deleted][1:3]
     async with manager.session() as session:
         await session.execute(update(Task).where(Task.id.in_(mine)).values(title="mine"))
-        report = await archive(job_settings)
+        report = await archive(job_settings, destination=destination)
     assert report.moved == {"tasks": len(deleted) - 2}
     assert report.left == {"tasks": 2}
     assert set(mine) <= set(await rows_of(TASKS))
@@ -169,7 +170,7 @@ async def test_a_child_that_is_locked_holds_its_parent_and_nobody_else(
     papers = [await document(place) for place in places]
     async with graph.session() as session:
         await session.execute(select(DOCUMENTS).where(DOCUMENTS.c.id == papers[3]).with_for_update())
-        report = await archive(job_settings, catalog=CATALOG, tables=("folders",))
+        report = await archive(job_settings, catalog=CATALOG, tables=("folders",), batch_rows=6)
     assert (report.moved, report.left) == ({"folders": 5, "documents": 5}, {"folders": 1})
     assert set(await rows_of(FOLDERS)) == {places[3]}
 
