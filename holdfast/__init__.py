@@ -16,7 +16,18 @@ from holdfast.errors import (
     WireFormatError,
 )
 from holdfast.progress import Progress
-from holdfast.requests import ArchiveDeleted, ArchiveReport, ImportReport, ImportTasks, JobReport, JobRequest
+from holdfast.requests import (
+    ArchiveDeleted,
+    ArchiveReport,
+    EraseArchived,
+    EraseReport,
+    ImportReport,
+    ImportTasks,
+    JobReport,
+    JobRequest,
+    RestoreArchived,
+    RestoreReport,
+)
 from holdfast.run import Run
 from holdfast.states import RunState
 from holdfast.sync import SyncClient, SyncRun
@@ -26,6 +37,8 @@ __all__ = [
     "ArchiveReport",
     "Client",
     "Enqueued",
+    "EraseArchived",
+    "EraseReport",
     "HoldfastError",
     "ImportReport",
     "ImportTasks",
@@ -34,6 +47,8 @@ __all__ = [
     "PayloadTooLarge",
     "Progress",
     "QueueUnavailable",
+    "RestoreArchived",
+    "RestoreReport",
     "Run",
     "RunCancelled",
     "RunExists",

@@ -215,5 +215,86 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
         return value
 
 
-REQUEST_TYPES: dict[str, type[JobRequest[Any]]] = {kind.kind: kind for kind in (ArchiveDeleted, ImportTasks)}
+RowKeys = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(max_length=1_000)]
+"""Primary keys as text; a JSON list for each row whose key has several columns."""
+
+
+class RefusedRow(BaseModel):
+    """A row that was not restored or not erased."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    code: str
+    """For programs, such as ``unique``, ``exists``, ``parent_missing``, ``erased``, ``not_archived``, ``living``."""
+    message: str
+    """One line: what is in the way, and what to do."""
+
+
+class RestoreReport(JobReport):
+    """What came back, or with ``dry_run`` would. Dictionaries are by table."""
+
+    restored: dict[str, int]
+    """Rows, children that came with their parent included."""
+    stayed: dict[str, int] = {}
+    """Children that were deleted by themselves, not with their parent, and so stay in the archive."""
+    refused: tuple[RefusedRow, ...] = ()
+    duration_s: float = 0.0
+    dry_run: bool = False
+
+
+class RestoreArchived(JobRequest[RestoreReport]):
+    """Bring rows back from the archives, with their children: each whole, in one transaction, or not at all."""
+
+    kind: ClassVar[str] = "restore_archived"
+    report_type: ClassVar[type[JobReport]] = RestoreReport
+
+    table: TableName
+    ids: RowKeys = Field(min_length=1)
+    all_children: bool = False
+    """Bring back the children, too, that were deleted by themselves and not within a minute of their parent."""
+    dry_run: bool = False
+
+
+class EraseReport(JobReport):
+    """What is gone for good, or with ``dry_run`` would be."""
+
+    erased: dict[str, int]
+    """Rows that were deleted, by table, wherever they lay."""
+    listed: int = 0
+    """Keys that are new on the erasure list."""
+    absent: tuple[str, ...] = ()
+    """Keys that were found nowhere. They are on the list all the same, so that no backup brings them back."""
+    files: int = 0
+    """Files of archives that were written anew without these rows."""
+    refused: tuple[RefusedRow, ...] = ()
+    duration_s: float = 0.0
+    dry_run: bool = False
+
+
+class EraseArchived(JobRequest[EraseReport]):
+    """Delete rows for good, with their children, wherever they lie; the erasure list keeps them from coming back."""
+
+    kind: ClassVar[str] = "erase_archived"
+    report_type: ClassVar[type[JobReport]] = EraseReport
+
+    table: TableName | None = None
+    ids: RowKeys = ()
+    reason: str = Field(default="", max_length=500)
+    erased_by: str | None = Field(default=None, max_length=150)
+    again: bool = False
+    """Instead of a table's rows: all that is on the list and has come back with a restored backup."""
+    dry_run: bool = False
+
+    @model_validator(mode="after")
+    def _rows_or_the_list(self) -> "EraseArchived":
+        if self.again and (self.table is not None or self.ids or self.reason):
+            raise ValueError("again and rows are both given: give one of the two")
+        if not self.again and (self.table is None or not self.ids or not self.reason.strip()):
+            raise ValueError("table, ids and a reason are needed: give all three")
+        return self
+
+
+_KINDS: tuple[type[JobRequest[Any]], ...] = (ArchiveDeleted, EraseArchived, ImportTasks, RestoreArchived)
+REQUEST_TYPES: dict[str, type[JobRequest[Any]]] = {kind.kind: kind for kind in _KINDS}
 """Every kind that this library knows, by its name."""

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db.plugins import PluginError, import_plugin
-from holdfast.requests import ArchiveDeleted, ImportTasks, JobReport, JobRequest
+from holdfast.requests import ArchiveDeleted, EraseArchived, ImportTasks, JobReport, JobRequest, RestoreArchived
 from jobs.archive_deleted import archive_deleted
+from jobs.archive_parts import PartsChanged
 from jobs.context import RunContext
+from jobs.erase_archived import erase_archived
 from jobs.import_tasks import clean_up, import_tasks
+from jobs.restore_archived import restore_archived
 from jobs.retry_policy import RetryPolicy
 from jobs.settings import JobSettings
 
@@ -36,9 +39,12 @@ class Job:
         return self.request_type.kind
 
 
+_FILES_CHANGE = RetryPolicy(by_error={PartsChanged: RetryPolicy()})
 BUILT_IN = (
     Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),
     Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0),
+    Job(RestoreArchived, restore_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
+    Job(EraseArchived, erase_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
 )
 
 

@@ -57,7 +57,7 @@ def test_at_a_time(tables: Tables, path: Path) -> None:
 
 
 WRONG = {
-    "import": "KIND 'import' is unknown: use one of archive_deleted, import_tasks",
+    "import": "KIND 'import' is unknown: use one of archive_deleted, erase_archived, import_tasks, restore_archived",
     "import_tasks": "import_tasks: source: Field required",
     "import_tasks source": "'source' is not FIELD=VALUE: write it as source=/imports/tasks.csv",
     "import_tasks source=/a source=/b": "'source' is given twice: give it once",

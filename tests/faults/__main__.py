@@ -1,7 +1,7 @@
-"""The long form of the fault tests, in five parts: model, imports, archives, memory, core. `make faults` runs them all.
+"""The long form of the fault tests, in six parts: model, imports, archives, returns, memory, core.
 
-One line for each trial, with its figures and its verdict. The same seed draws the same examples, writes the same
-files, and draws the same moments and the same schedule of the nemesis.
+`make faults` runs them all. One line for each trial, with its figures and its verdict. The same seed draws the same
+examples, writes the same files, and draws the same moments and the same schedule of the nemesis.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from tests.faults.core import TRIALS, Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
+from tests.faults.return_kills import run_return_kills
 from tests.faults.task_files import write_task_file
 from tests.model.search import search_protocol, search_real_parts
 from tests.servers import MariaDBServer, MissingBinaryError, PostgresServer, RedisServer
@@ -29,7 +30,7 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
-PARTS = ("model", "imports", "archives", "memory", "core")
+PARTS = ("model", "imports", "archives", "returns", "memory", "core")
 REAL_PARTS_TAKE = 20
 """Times as long as the model as data."""
 BATCH_ROWS = 1000
@@ -53,6 +54,8 @@ def main() -> int:
         passed += [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
     if "archives" in options.parts:
         passed += [asyncio.run(_kill_archives(engine, options.archive_kills, seed)) for engine in options.engines]
+    if "returns" in options.parts:
+        passed += [asyncio.run(_returns(engine, options.return_kills, seed)) for engine in options.engines]
     if "memory" in options.parts:
         passed.append(asyncio.run(_measure(options.file_mb)))
     if "core" in options.parts:
@@ -75,6 +78,7 @@ def _parse_options() -> argparse.Namespace:
         "--kills": (20, "kills in each import"),
         "--rows": (200_000, "rows of the killed imports"),
         "--archive-kills": (200, "kills in each archive, to tables and to files"),
+        "--return-kills": (200, "kills while rows are restored from archives, and while they are erased"),
         "--file-mb": (1000, "size of the large file"),
         "--producer-kills": (200, "kills of producers with the outbox"),
         "--dispatcher-kills": (100, "kills of workers that dispatch"),
@@ -103,6 +107,14 @@ def _search(engine: str, seed: int, examples: int) -> bool:
 async def _core(engine: str, scale: Scale, only: Collection[str]) -> bool:
     try:
         return await run_core(engine, scale, only)
+    except MissingBinaryError as error:
+        print(f"{engine:<10}  not run: {error}", flush=True)
+        return True
+
+
+async def _returns(engine: str, kills: int, seed: int) -> bool:
+    try:
+        return await run_return_kills(engine, kills, seed, lambda name: _place(name, with_redis=False))
     except MissingBinaryError as error:
         print(f"{engine:<10}  not run: {error}", flush=True)
         return True

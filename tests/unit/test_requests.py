@@ -1,11 +1,21 @@
 """What a producer may ask for, and what it is told when it may not."""
 
 import re
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from holdfast import ArchiveDeleted, ArchiveReport, ImportReport, ImportTasks
+from holdfast import (
+    ArchiveDeleted,
+    ArchiveReport,
+    EraseArchived,
+    EraseReport,
+    ImportReport,
+    ImportTasks,
+    RestoreArchived,
+    RestoreReport,
+)
 from holdfast.requests import REQUEST_TYPES
 from tests.archive.hostile import HOSTILE_NAMES
 
@@ -86,9 +96,32 @@ def test_the_report_of_a_newer_worker_can_be_read() -> None:
 
 
 def test_each_kind_knows_its_report() -> None:
-    assert {"archive_deleted": ArchiveDeleted, "import_tasks": ImportTasks} == REQUEST_TYPES
+    kinds = {"archive_deleted": ArchiveDeleted, "erase_archived": EraseArchived, "import_tasks": ImportTasks}
+    assert {**kinds, "restore_archived": RestoreArchived} == REQUEST_TYPES
     assert ImportTasks(source="/x").typed_report() is ImportReport
     assert ArchiveDeleted().typed_report() is ArchiveReport
+    assert RestoreArchived(table="tasks", ids=("1",)).typed_report() is RestoreReport
+    assert EraseArchived(again=True).typed_report() is EraseReport
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"again": True, "table": "tasks"},
+        {"again": True, "reason": "x"},
+        {"table": "tasks", "ids": ["1"]},
+        {"table": "tasks", "ids": ["1"], "reason": " "},
+        {"table": "tasks", "reason": "x"},
+        {"ids": ["1"], "reason": "x"},
+        {"table": "tasks; --", "ids": ["1"], "reason": "x"},
+        {"table": "tasks", "ids": ["1"] * 1001, "reason": "x"},
+        {"table": "tasks", "ids": [""], "reason": "x"},
+    ],
+)
+def test_an_erasure_needs_rows_and_a_reason_or_the_list(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EraseArchived.model_validate(fields)
 
 
 NOW = "2026-01-31T08:30:00Z"

@@ -3,6 +3,8 @@
 import click
 
 from worker.cli.adopt import adopt
+from worker.cli.archive import archive
+from worker.cli.archives import archives
 from worker.cli.check import check
 from worker.cli.controls import limits, scope_commands
 from worker.cli.db import db
@@ -28,5 +30,20 @@ def main() -> None:
 for action in (cancel, retry):
     runs.add_command(action)
 queues, kinds = scope_commands("queue", "queues"), scope_commands("kind", "kinds")
-for command in (run, check, enqueue, import_command, runs, queues, kinds, limits, workers, db, adopt, demo):
+for command in (
+    run,
+    check,
+    enqueue,
+    import_command,
+    archive,
+    archives,
+    runs,
+    queues,
+    kinds,
+    limits,
+    workers,
+    db,
+    adopt,
+    demo,
+):
     main.add_command(command)

@@ -1,0 +1,158 @@
+"""From an archive back into the table: each row is there once, and proved to be the one that was archived."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import (
+    ClauseElement,
+    Column,
+    ColumnElement,
+    CursorResult,
+    Table,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archive_tables import existing_archive
+from db.archives.catalog import Catalog
+from db.archives.conflicts import by_table
+from db.archives.contents import KEYS_A_QUERY, ArchivedRow, Record
+from db.archives.hashing import row_hash
+from db.archives.keys import Key, key_columns, key_text
+from db.archives.rows import ByKeys, Proof, ProofFailed
+
+Types = Mapping[str, Mapping[str, str]]
+"""Table -> column -> type, in the database's own words."""
+
+
+async def bring_back(
+    session: AsyncSession, catalog: Catalog, record: Record, *, now: datetime, types: Types
+) -> dict[str, int]:
+    """Move a record from the archives into its tables, alive.
+
+    Rows of files are copied: the files stay as they are.
+
+    Args:
+        session: in a transaction that has seen no conflict; on SQLite after ``hashing.prepare``.
+        catalog: the mapped tables.
+        record: what comes back.
+        now: what is written into ``updated_at`` of the rows that are revived.
+        types: of the archive tables, for their checksums.
+
+    Returns:
+        The rows that came back, by table.
+
+    Raises:
+        ProofFailed: what is in the table is not what was in the archive; roll back.
+        sqlalchemy.exc.IntegrityError: a conflict that only the database can see.
+    """
+    counts: dict[str, int] = {}
+    for generation in record.generations:
+        for table, rows in by_table(generation).items():
+            changed = _revived(table, now) if catalog.is_soft_deleted(table) else {}
+            for some in _pages([row for row in rows if row.part is None]):
+                await _move(
+                    session, table, [row.key for row in some], changed=changed, types=types.get(table.fullname, {})
+                )
+            for some in _pages([row for row in rows if row.part is not None]):
+                await _copy(session, table, some, changed)
+            counts[table.fullname] = counts.get(table.fullname, 0) + len(rows)
+    return counts
+
+
+def _pages(rows: Sequence[ArchivedRow]) -> Iterable[Sequence[ArchivedRow]]:
+    return (rows[start : start + KEYS_A_QUERY] for start in range(0, len(rows), KEYS_A_QUERY))
+
+
+def _revived(table: Table, now: datetime) -> dict[str, Any]:
+    """Return what differs in a row that is alive again, as ``SoftDeleteMixin.restore`` leaves it."""
+    changed: dict[str, Any] = {"is_deleted": False, "deleted_at": None}
+    return changed | ({"updated_at": now} if "updated_at" in table.c else {})
+
+
+async def _move(
+    session: AsyncSession, table: Table, keys: list[Key], *, changed: Mapping[str, Any], types: Mapping[str, str]
+) -> None:
+    archive = existing_archive(table)
+    if archive is None:
+        raise ValueError(f"{table.fullname} has no archive: declare archive_table() beside its model")
+    dialect, chosen = session.get_bind().dialect.name, ByKeys(keys)
+    there, left = chosen.of(table, dialect), chosen.of(archive, dialect)
+    source = [
+        literal(changed[column.name], column.type) if column.name in changed else _filled(column, archive)
+        for column in table.columns
+    ]
+    names = [column.name for column in table.columns]
+    copying = insert(table).from_select(names, select(*source).where(left), include_defaults=False)
+    await session.execute(copying)
+    kept = [column for column in table.columns if column.name not in changed]
+    before = await _proof(session, archive, [_filled(column, archive) for column in kept], chosen=left, types=types)
+    after = await _proof(session, table, kept, chosen=there, types=types)
+    removed = await session.execute(delete(archive).where(left))
+    gone = cast("CursorResult[Any]", removed).rowcount
+    if before != after or gone != after.rows or gone != len(keys):
+        raise ProofFailed(
+            f"{table.fullname}: {before.rows} rows were to come back (checksum {before.checksum}), {after.rows} came "
+            f"(checksum {after.checksum}) and {gone} left the archive: nothing was changed"
+        )
+
+
+def _filled(column: Column[Any], archive: Table) -> ColumnElement[Any]:
+    """Return an archived value, or the default where the column came later and may not be NULL."""
+    value: ColumnElement[Any] = archive.c[column.name]
+    if column.nullable:
+        return value
+    default: ColumnElement[Any] | None = None
+    if column.default is not None and column.default.is_scalar:
+        default = literal(column.default.arg, column.type)  # type: ignore[attr-defined]
+    elif column.server_default is not None and isinstance(
+        own := getattr(column.server_default, "arg", None), ClauseElement
+    ):
+        default = cast("ColumnElement[Any]", own)
+    return value if default is None else func.coalesce(value, default).label(column.name)
+
+
+async def _proof(
+    session: AsyncSession,
+    side: Table,
+    columns: Sequence[ColumnElement[Any]],
+    *,
+    chosen: ColumnElement[bool],
+    types: Mapping[str, str],
+) -> Proof:
+    hash_of = row_hash(session, cast("Sequence[Column[Any]]", columns), types)
+    query = select(func.count(), func.sum(hash_of)).select_from(side).where(chosen)
+    rows, checksum = (await session.execute(query)).one()
+    return Proof(rows, int(checksum or 0))
+
+
+async def _copy(session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], changed: Mapping[str, Any]) -> None:
+    by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        values = {**row.values, **changed}
+        by_columns.setdefault(tuple(values), []).append(values)
+    for alike in by_columns.values():
+        await session.execute(insert(table), alike)
+    await _compare(session, table, rows, changed)
+
+
+async def _compare(
+    session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], changed: Mapping[str, Any]
+) -> None:
+    condition = ByKeys([row.key for row in rows]).of(table, session.get_bind().dialect.name)
+    width = len(key_columns(table))
+    query = select(*key_columns(table), *table.columns).where(condition)
+    came = {tuple(row[:width]): row for row in await session.execute(query)}
+    names = [column.name for column in table.columns]
+    for row in rows:
+        found = came.get(row.key)
+        there = {} if found is None else dict(zip(names, found[width:], strict=True))
+        if different := sorted(name for name, value in {**row.values, **changed}.items() if there.get(name) != value):
+            raise ProofFailed(
+                f"{table.fullname} {key_text(row.key)}: {different[0]} is not what the file says: nothing was changed"
+            )

@@ -1,0 +1,180 @@
+"""Looking into the files of archives. A file is read whole, and nothing of it is used before its SHA-256 is right."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.catalog import Catalog
+from db.archives.contents import ArchivedRow, Archives, PartName, RowsInFiles
+from db.archives.keys import Key, key_columns
+from db.archives.reading import LineUnreadable, read_line
+from db.connection import get_async_session
+from db.models import ArchivePart
+from jobs.archive_deleted.part_files import PartFile, PartUnreadable, read_part
+from jobs.settings import JobSettings
+
+MOST_SOUGHT_IN_TEXT = 8
+"""So few values are looked for in a line's text before it is read; of more, reading each line is quicker."""
+
+Wanted = Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A listed file."""
+
+    run_id: UUID
+    number: int
+    table: str
+    file: PartFile
+    folder: Path
+    row: ArchivePart
+
+
+async def list_parts(session: AsyncSession, settings: JobSettings, tables: Collection[str]) -> list[Part]:
+    """Return the files of tables, the oldest first."""
+    query = select(ArchivePart).where(ArchivePart.table_name.in_(tables))
+    rows = await session.scalars(query.order_by(ArchivePart.written_at, ArchivePart.run_id, ArchivePart.number))
+    return [part_of(settings, row) for row in rows]
+
+
+def part_of(settings: JobSettings, row: ArchivePart) -> Part:
+    """Return a listed file and where it lies."""
+    file = PartFile(row.file, row.rows, row.bytes, row.sha256)
+    return Part(row.run_id, row.number, row.table_name, file, settings.archives_dir / str(row.run_id), row)
+
+
+async def rows_in_part(part: Part, table: Table, wanted: Wanted, *, sought: Collection[str] = ()) -> list[ArchivedRow]:
+    """Return the rows of a file that are wanted.
+
+    Args:
+        part: the file.
+        table: its table.
+        wanted: whether a row is, by its values.
+        sought: texts of which each such row has one, as JSON has them; empty: not known.
+
+    Raises:
+        PartUnreadable: it is missing, damaged, or not of this table.
+    """
+    return await asyncio.to_thread(_rows_in_part, part, table, wanted, sought)
+
+
+def _rows_in_part(part: Part, table: Table, wanted: Wanted, sought: Collection[str]) -> list[ArchivedRow]:
+    rows, columns = [], [column.name for column in key_columns(table)]
+    try:
+        for line in lines_of(part):
+            if sought and not any(text in line for text in sought):
+                continue
+            values = read_line(table, line)
+            if wanted(values):
+                key = tuple(values[name] for name in columns)
+                rows.append(ArchivedRow(table, key, values, part.row.written_at, (part.run_id, part.number)))
+    except LineUnreadable as error:
+        raise PartUnreadable(f"{part.folder / part.file.name}: {error}") from error
+    return rows
+
+
+def lines_of(part: Part) -> list[str]:
+    """Return the lines of a file, without their ends.
+
+    Raises:
+        PartUnreadable: it is missing or damaged.
+    """
+    return read_part(part.folder, part.file).decode().split("\n")[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInFiles:
+    """What a look into the files has found."""
+
+    rows: RowsInFiles
+    read: dict[PartName, str]
+    """The SHA-256 of each file, as it was then."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSearch:
+    """Looks for rows and what belongs to them in the files of all tables.
+
+    Args:
+        settings: where the files are.
+        catalog: the mapped tables.
+    """
+
+    settings: JobSettings
+    catalog: Catalog
+
+    async def has_files(self, table: Table) -> bool:
+        """Whether rows of a table, or what belongs to them, may lie in files."""
+        family = [one.fullname for one in self.catalog.family_of(table)]
+        async with get_async_session(read_only=True) as session:
+            query = select(ArchivePart.run_id).where(ArchivePart.table_name.in_(family)).limit(1)
+            return (await session.execute(query)).first() is not None
+
+    async def collect(self, table: Table, keys: Sequence[Key], more: Sequence[ArchivedRow] = ()) -> "FoundInFiles":
+        """Return the rows of these keys that lie in files, and their children that do, wherever their parents lie.
+
+        Args:
+            table: of the keys.
+            keys: which rows.
+            more: rows whose children are wanted, too.
+
+        Raises:
+            PartUnreadable: a file that may hold one of them is missing or damaged.
+        """
+        family = self.catalog.family_of(table)
+        async with get_async_session(read_only=True) as session:
+            parts = await list_parts(session, self.settings, [one.fullname for one in family])
+            found = RowsInFiles()
+            read = {(part.run_id, part.number): part.file.sha256 for part in parts}
+            if not parts:
+                return FoundInFiles(found, read)
+            columns = tuple(column.name for column in key_columns(table))
+            await _scan(parts, table, columns, values=set(keys), found=found)
+            archives = Archives(self.catalog, found, lock=False)
+            frontier = [*(await archives.find(session, table, keys)).values(), *more]
+            seen = {(row.table.fullname, row.key) for row in frontier}
+            while frontier:
+                children = [row async for row in self._children(session, parts, frontier, archives)]
+                frontier = [row for row in children if (row.table.fullname, row.key) not in seen]
+                seen.update((row.table.fullname, row.key) for row in frontier)
+        return FoundInFiles(found, read)
+
+    async def _children(
+        self, session: AsyncSession, parts: Sequence[Part], parents: Sequence[ArchivedRow], archives: Archives
+    ) -> AsyncIterator[ArchivedRow]:
+        for table in dict.fromkeys(row.table for row in parents):
+            for reference in self.catalog.references_to(table):
+                values = {row.of(reference.parent_columns) for row in parents if row.table is table}
+                columns = reference.child_columns
+                await _scan(parts, reference.child, columns, values=values, found=archives.files)
+                for child in await archives.children(session, reference, values):
+                    yield child
+
+
+async def _scan(
+    parts: Sequence[Part],
+    table: Table,
+    columns: tuple[str, ...],
+    *,
+    values: set[tuple[Any, ...]],
+    found: RowsInFiles,
+) -> None:
+    """Find the rows of a table whose columns hold one of these values."""
+    sought: list[str] = []
+    if len(values) <= MOST_SOUGHT_IN_TEXT and all(isinstance(value[0], UUID) for value in values):
+        sought = [str(value[0]) for value in values]
+
+    def wanted(row: Mapping[str, Any]) -> bool:
+        return tuple(row.get(column) for column in columns) in values
+
+    for part in parts if values else ():
+        if part.table == table.fullname:
+            for row in await rows_in_part(part, table, wanted, sought=sought):
+                found.add(row)

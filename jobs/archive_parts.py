@@ -1,0 +1,191 @@
+"""Taking rows out of the files of archives: a file is written anew without them, and replaces the old one.
+
+The new file is durable before the transaction commits that lists it; the old one is removed after that. What a killed
+worker leaves behind is removed by whoever goes on with its run.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Table, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.contents import PartName
+from db.archives.keys import Key, key_columns
+from db.archives.reading import read_line
+from db.models import ArchivePart, JobRun
+from holdfast.states import LIVE_STATES
+from jobs.archive_deleted.closing import MANIFEST
+from jobs.archive_deleted.part_files import PartFile, sync_folder, write_part
+from jobs.archive_files import Part, lines_of, part_of
+from jobs.context import RunContext
+from jobs.outcomes import JobSnoozed
+
+RUN_IS_LIVE_S = 2.0
+"""Seconds after which files are looked at again whose archive run is not over."""
+
+
+class PartsChanged(Exception):  # noqa: N818
+    """Somebody else has changed a file since it was read: read it again."""
+
+
+Taken = Mapping[PartName, Mapping[str, set[Key]]]
+"""What is to be taken out: file -> table -> keys."""
+
+
+async def lock_parts(
+    session: AsyncSession, context: RunContext, names: Iterable[PartName], read: Mapping[PartName, str]
+) -> list[Part]:
+    """Lock files in the list, so that nobody else changes them before this transaction ends.
+
+    Args:
+        session: the transaction.
+        context: the run.
+        names: which files.
+        read: the SHA-256 that each had when it was read.
+
+    Raises:
+        PartsChanged: one has been changed or removed since.
+        JobSnoozed: the archive run that writes them is not over.
+    """
+    parts = []
+    for run_id, number in sorted(names):
+        query = select(ArchivePart).where(ArchivePart.run_id == run_id, ArchivePart.number == number)
+        if session.get_bind().dialect.name != "sqlite":
+            query = query.with_for_update()
+        row = (await session.scalars(query)).one_or_none()
+        if row is None or row.sha256 != read[run_id, number]:
+            raise PartsChanged(f"part {number} of run {run_id}")
+        parts.append(part_of(context.settings, row))
+    runs = {part.run_id for part in parts}
+    states = [state.value for state in LIVE_STATES]
+    live = select(JobRun.id).where(JobRun.id.in_(runs), JobRun.state.in_(states))
+    if runs and (await session.execute(live)).first() is not None:
+        raise JobSnoozed(RUN_IS_LIVE_S)
+    return parts
+
+
+async def take_out(
+    session: AsyncSession, context: RunContext, parts: Sequence[Part], *, taken: Taken, tables: Mapping[str, Table]
+) -> list[str]:
+    """Write files anew without some of their rows, and list the new ones.
+
+    Args:
+        session: the transaction that has the parts locked.
+        context: the run, whose name the new files bear.
+        parts: the files.
+        taken: what is to be taken out.
+        tables: the mapped tables by their name.
+
+    Returns:
+        The old files, below the folder of all archives: to be removed once this is committed (``settle``).
+    """
+    old = []
+    for part in parts:
+        table, keys = tables[part.table], taken[part.run_id, part.number].get(part.table, set())
+        rewritten = await asyncio.to_thread(_rewrite, part, table, keys, context)
+        this = (ArchivePart.run_id == part.run_id, ArchivePart.number == part.number)
+        if rewritten is None:
+            await session.execute(delete(ArchivePart).where(*this))
+        else:
+            values = {"rows": rewritten.rows, "bytes": rewritten.bytes, "sha256": rewritten.sha256}
+            await session.execute(update(ArchivePart).where(*this).values(file=rewritten.name, **values))
+        old.append(f"{part.run_id}/{part.file.name}")
+    return old
+
+
+def _rewrite(part: Part, table: Table, keys: set[Key], context: RunContext) -> PartFile | None:
+    columns = [column.name for column in key_columns(table)]
+    kept = []
+    for line in lines_of(part):
+        values = read_line(table, line)
+        if tuple(values[name] for name in columns) not in keys:
+            kept.append(f"{line}\n")
+    if not kept:
+        return None
+    # Not named as its archive run names files: that one removes those which it has not listed.
+    mark = f"{context.run_id.hex}-{context.fence}-{secrets.token_hex(4)}"
+    name = f"{part.table}-{part.number:06d}.{mark}.ndjson.zst"
+    return write_part(part.folder, name, "".join(kept).encode())
+
+
+async def settle(context: RunContext, old: Sequence[str]) -> None:
+    """Remove files that were replaced, and write the manifests of their runs anew. It may be called again.
+
+    Args:
+        context: the run that has replaced them.
+        old: what ``take_out`` has returned.
+    """
+    by_run: dict[str, list[str]] = {}
+    for place in old:
+        run, _, name = place.partition("/")
+        by_run.setdefault(run, []).append(name)
+    for run, names in by_run.items():
+        async with context.batch() as batch:
+            query = select(ArchivePart).where(ArchivePart.run_id == UUID(run)).order_by(ArchivePart.number)
+            if batch.session.get_bind().dialect.name != "sqlite":
+                query = query.with_for_update()
+            rows = list(await batch.session.scalars(query))
+            await asyncio.to_thread(_settle, context.settings.archives_dir / run, names, rows)
+
+
+def _settle(folder: Path, old: Sequence[str], rows: Sequence[ArchivePart]) -> None:
+    listed = {row.file for row in rows}
+    _rewrite_manifest(folder, rows)
+    for name in old:
+        if name not in listed:
+            (folder / name).unlink(missing_ok=True)
+    if folder.is_dir():
+        sync_folder(folder)
+
+
+def _rewrite_manifest(folder: Path, rows: Sequence[ArchivePart]) -> None:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    document["parts"] = [
+        {
+            "number": row.number,
+            "table": row.table_name,
+            "file": row.file,
+            "rows": row.rows,
+            "bytes": row.bytes,
+            "sha256": row.sha256,
+            "written_at": row.written_at.isoformat(),
+        }
+        for row in rows
+    ]
+    for name, described in document["tables"].items():
+        own = [row for row in rows if row.table_name == name]
+        described |= {"rows": sum(row.rows for row in own), "bytes": sum(row.bytes for row in own)}
+    partial = folder / f".{MANIFEST}.partial"
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(document, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+async def remove_leftovers(session: AsyncSession, context: RunContext) -> None:
+    """Remove files that earlier attempts of this run have written and never listed.
+
+    Args:
+        session: a transaction that has the run locked.
+        context: the run.
+    """
+    folder = context.settings.archives_dir
+    written = await asyncio.to_thread(lambda: list(folder.glob(f"*/*.{context.run_id.hex}-*")))
+    if not written:
+        return
+    query = select(ArchivePart.file).where(ArchivePart.file.in_([path.name for path in written]))
+    listed = set(await session.scalars(query))
+    for path in written:
+        if path.name not in listed:
+            await asyncio.to_thread(path.unlink, missing_ok=True)

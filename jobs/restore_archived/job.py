@@ -1,0 +1,154 @@
+"""Bringing rows back: find each with what belongs to it, refuse on conflicts, move it in one transaction."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.catalog import Catalog
+from db.archives.conflicts import by_table, find_conflicts
+from db.archives.contents import Archives, Record
+from db.archives.erasing import Target, erase, mapped_tables
+from db.archives.erasures import Listing, find_erasures
+from db.archives.keys import Key, key_text
+from db.archives.returning import bring_back
+from db.archives.rows import ProofFailed
+from db.connection import get_async_session
+from db.mixins import now
+from holdfast.requests import RefusedRow, RestoreArchived, RestoreReport
+from jobs.archive_files import FileSearch, FoundInFiles
+from jobs.archive_parts import lock_parts, take_out
+from jobs.archive_records import RecordWalk, Step, prefixed, read_names, read_types
+from jobs.context import Batch, RunContext
+from jobs.outcomes import JobFailed
+
+
+async def restore_archived(
+    context: RunContext, request: RestoreArchived, *, catalog: Catalog | None = None
+) -> RestoreReport:
+    """Bring rows back from the archives.
+
+    Args:
+        context: the run.
+        request: which rows.
+        catalog: the tables that there are; those of the application and its plugins if not given.
+
+    Raises:
+        JobFailed: a name is no table or no key, a table is not like its archive, or a file is damaged.
+        JobSnoozed: a file belongs to an archive run that is not over.
+        RunInterrupted: the worker is about to stop.
+        FenceLost: another worker has taken the run over.
+    """
+    restore = Restore(context, request, catalog or Catalog.of())
+    return await (restore.look() if request.dry_run else restore.run())
+
+
+class Restore:
+    """One attempt of a run."""
+
+    def __init__(self, context: RunContext, request: RestoreArchived, catalog: Catalog) -> None:
+        self._context = context
+        self._request = request
+        self._catalog = catalog
+        self._wanted = read_names(catalog, request.table, request.ids)
+        self._walk = RecordWalk(context, catalog, self._wanted)
+        self._types: dict[str, dict[str, str]] = {}
+
+    async def run(self) -> RestoreReport:
+        """Restore each row that is left, and report."""
+        self._types = await read_types(self._catalog, self._wanted.table)
+        try:
+            await self._walk.run(self._find_in_files, self._restore)
+        except ProofFailed as error:
+            raise JobFailed("proof_failed", f"{error}; look for triggers on the table or its archive") from error
+        return self._report()
+
+    async def look(self) -> RestoreReport:
+        """Say what would come back, and what is in the way."""
+        await read_types(self._catalog, self._wanted.table)
+        found, counters = await self._find_in_files(self._wanted.keys), Counter[str]()
+        async with get_async_session(read_only=True) as session:
+            archives = Archives(self._catalog, found.rows, lock=False)
+            for key in self._wanted.keys:
+                record = await self._find(session, archives, key)
+                refused = await self._refuse(session, archives, key, record)
+                self._walk.refused += refused
+                counters.update(_counts(record) if record is not None and not refused else {})
+        self._walk.counters = dict(counters)
+        return self._report()
+
+    async def _find_in_files(self, keys: Sequence[Key]) -> FoundInFiles:
+        return await FileSearch(self._context.settings, self._catalog).collect(self._wanted.table, keys)
+
+    async def _restore(self, batch: Batch, key: Key, found: FoundInFiles) -> Step:
+        session, archives = batch.session, Archives(self._catalog, found.rows, lock=True)
+        record = await self._find(session, archives, key)
+        if record is None:
+            return Step({}, await self._refuse(session, archives, key, None))
+        taken = found.rows.parts_of(record.rows)
+        # Before the erasure list is looked at: whoever erases these rows waits here, or is seen there.
+        parts = await lock_parts(session, self._context, taken, found.read)
+        if refused := await self._refuse(session, archives, key, record):
+            return Step({}, refused)
+        counts = _counts(record)
+        await bring_back(session, self._catalog, record, now=now(), types=self._types)
+        old = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
+        return Step(counts, old_files=old)
+
+    async def _find(self, session: AsyncSession, archives: Archives, key: Key) -> Record | None:
+        root = (await archives.find(session, self._wanted.table, [key])).get(key)
+        if root is None:
+            return None
+        return await archives.record(session, root, all_children=self._request.all_children)
+
+    async def _refuse(
+        self, session: AsyncSession, archives: Archives, key: Key, record: Record | None
+    ) -> list[RefusedRow]:
+        """Return why a record cannot come back; children of it that were erased once are taken out of it."""
+        table = self._wanted.table
+        if (erasure := (await find_erasures(session, table, [key])).get(key)) is not None:
+            message = f"{table.fullname} {key_text(key)} was erased for good on {erasure.erased_at:%Y-%m-%d}"
+            return [_refused(key, "erased", f"{message} ({erasure.reason}): it does not come back")]
+        if record is None:
+            message = f"{table.fullname} {key_text(key)} is in no archive: look with: archives search {table.fullname}"
+            return [_refused(key, "not_archived", message)]
+        await _leave_out_erased(session, archives, record)
+        conflicts = await find_conflicts(session, archives, record)
+        return [_refused(key, conflict.code, conflict.message) for conflict in conflicts]
+
+    def _report(self) -> RestoreReport:
+        return RestoreReport(
+            restored=self._walk.counted("restored"),
+            stayed=self._walk.counted("stayed"),
+            refused=tuple(self._walk.refused),
+            duration_s=self._walk.elapsed_s,
+            dry_run=self._request.dry_run,
+        )
+
+
+async def _leave_out_erased(session: AsyncSession, archives: Archives, record: Record) -> None:
+    """Take children out that are on the erasure list, with all that belongs to them: something has put them back.
+
+    Where rows are locked, which is to say in a run that is no dry run, they are erased again.
+    """
+    for table, rows in by_table(record.rows).items():
+        by_key = {row.key: row for row in rows}
+        for key, erasure in (await find_erasures(session, table, list(by_key))).items():
+            whole = await archives.record(session, by_key[key], all_children=True)
+            names = {(row.table, row.key) for row in whole.rows}
+            record.generations = [
+                [row for row in one if (row.table, row.key) not in names] for one in record.generations
+            ]
+            if archives.lock:
+                listing = Listing(erasure.reason, erasure.erased_at, erasure.erased_by)
+                await erase(session, Target(table, key, archived=tuple(whole.rows)), listing)
+
+
+def _counts(record: Record) -> dict[str, int]:
+    restored = {table.fullname: len(rows) for table, rows in by_table(record.rows).items()}
+    stayed = {table.fullname: len(rows) for table, rows in by_table(record.stayed).items()}
+    return prefixed("restored", restored) | prefixed("stayed", stayed)
+
+
+def _refused(key: Key, code: str, message: str) -> RefusedRow:
+    return RefusedRow(key=key_text(key), code=code, message=message)
