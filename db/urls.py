@@ -26,6 +26,9 @@ MEMORY_URL = URL.create("sqlite+aiosqlite", database="file:/holdfast", query={"v
 """What ``:memory:``, ``sqlite://`` and ``sqlite:///:memory:`` stand for."""
 
 
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
 def normalise_url(text: str) -> URL:
     """Return the URL with its async driver.
 
@@ -79,7 +82,11 @@ def engine_family(url: URL) -> str:
 
 def is_local(url: URL) -> bool:
     """Whether the database is on this machine, as far as its URL tells."""
-    return engine_family(url) == "sqlite" or (url.host or "localhost") in {"localhost", "127.0.0.1", "::1"}
+    if engine_family(url) == "sqlite":
+        return True
+    # Drivers also take the host, or several with their ports, from behind the "?", and those win.
+    hosts = ",".join(url.normalized_query.get("host", (url.host or "localhost",))).split(",")
+    return all(host.startswith("/") or host in _LOCAL or host.rpartition(":")[0] in _LOCAL for host in hosts)
 
 
 def is_in_memory(url: URL) -> bool:

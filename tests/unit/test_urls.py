@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL
 
-from db.urls import MEMORY_URL, has_usable_options, is_in_memory, masked, normalise_url
+from db.urls import MEMORY_URL, has_usable_options, is_in_memory, is_local, masked, normalise_url
 
 SERVER = "ada:p%40ss@db.example:6000/tasks?charset=utf8mb4"
 
@@ -101,6 +101,27 @@ def test_a_shown_url_without_a_password_is_whole() -> None:
     assert masked(normalise_url("postgresql://host:6000/tasks?ssl=require")) == (
         "postgresql+asyncpg://host:6000/tasks?ssl=require"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "here"),
+    [
+        ("sqlite:////data/holdfast.db", True),
+        ("postgresql://localhost/tasks", True),
+        ("mysql://127.0.0.1:3307/tasks", True),
+        ("postgresql://[::1]/tasks", True),
+        ("postgresql:///tasks?host=/run/postgresql", True),
+        ("postgresql:///tasks?host=localhost:5433", True),
+        ("postgresql://db.example/tasks", False),
+        ("postgresql:///tasks?host=db.example", False),
+        ("postgresql://localhost/tasks?host=db.example:5432", False),
+        ("postgresql:///tasks?host=localhost:1&host=db.example:1", False),
+        ("postgresql:///tasks?host=localhost,db.example", False),
+        ("mysql://localhost/tasks?host=db.example", False),
+    ],
+)
+def test_whether_a_database_is_on_this_machine(text: str, here: bool) -> None:
+    assert is_local(normalise_url(text)) is here
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8))
