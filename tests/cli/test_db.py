@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from db import schema
 from db.migrate import head_revision
 from db.models import Task, TaskStatus, User
 from db.urls import is_local
@@ -96,11 +97,15 @@ def test_a_database_elsewhere_is_neither_reset_nor_seeded(postgres_url: str, mon
     monkeypatch.setenv("DATABASE_URL", postgres_url)
     assert invoke("db", "upgrade").code == 0
     commands = sys.modules["worker.cli.db"]  # the name `db` there is the group of commands
-    monkeypatch.setattr(commands, "is_local", lambda url: is_local(url.set(host="db.example.org")))
-    for command, consequence in (("reset", "its tables are not dropped"), ("seed", "no development data is added")):
+    for module in (commands, schema):
+        monkeypatch.setattr(module, "is_local", lambda url: is_local(url.set(host="db.example.org")))
+    for command, consequence in (
+        ("reset", "its tables are not dropped; say --yes if all of it may be lost"),
+        ("seed", "no development data is added; say --yes if that is meant"),
+    ):
         ended = invoke("db", command)
         assert ended.code == 2
-        assert f"is not on this machine: {consequence}; say --yes if that is meant" in ended.line
+        assert f"is not on this machine: {consequence}" in ended.line
     assert invoke("db", "seed", "--users", "1", "--tasks", "1", "--yes").code == 0
 
 

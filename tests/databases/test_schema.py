@@ -56,7 +56,7 @@ async def test_rows_are_dropped_only_by_force(empty: DatabaseManager) -> None:
     async with empty.session() as session:
         session.add(User(username="ada"))
     for refused in (empty.reset, empty.drop_tables):
-        with pytest.raises(ResetRefused, match="has rows in users: its tables are not dropped; pass force=True"):
+        with pytest.raises(ResetRefused, match=r"holds rows \(users 1\): its tables are not dropped; pass force=True"):
             await refused()
     assert (await empty.execute_raw_sql("SELECT count(*) AS number FROM users"))[0]["number"] == 1
     await empty.reset(force=True)

@@ -10,7 +10,7 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.drift import find_drift
 from db.reset import reset as reset_tables
-from db.reset import rows_at_stake
+from db.schema import ResetRefused
 from db.seed import AlreadySeeded
 from db.seed import seed as add_rows
 from db.urls import is_local, masked
@@ -93,16 +93,10 @@ async def check(*, as_json: bool) -> None:
 async def reset(*, yes: bool, as_json: bool) -> None:
     """Drop all tables and make them anew, empty. Refused without --yes where something may be lost."""
     async with _open(load_settings()) as manager:
-        lost = await rows_at_stake(manager)
-        if not yes:
-            _refuse_elsewhere(manager, "its tables are not dropped")
-            if lost:
-                shown = ", ".join(f"{name} {rows:,}" for name, rows in lost.items())
-                raise wrong_usage(
-                    f"DATABASE_URL {masked(manager.settings.url)} holds rows ({shown}): its tables are not dropped; "
-                    "say --yes if all of it may be lost"
-                )
-        await reset_tables(manager)
+        try:
+            lost = await reset_tables(manager, force=yes)
+        except ResetRefused as error:
+            raise wrong_usage(f"{error.reason}; say --yes if all of it may be lost") from None
         await _report(manager, as_json=as_json, rows_lost=lost)
 
 
@@ -119,7 +113,7 @@ async def seed(*, users: int, tasks: int, number: int, yes: bool, as_json: bool)
     """Add realistic data for development. Nobody of it can sign in."""
     async with _open(load_settings()) as manager:
         if not yes:
-            _refuse_elsewhere(manager, "no development data is added")
+            _refuse_elsewhere(manager)
         await migrate.require_current(manager)
         try:
             async with manager.session() as session:
@@ -147,10 +141,12 @@ async def _open(settings: Settings) -> AsyncIterator[DatabaseManager]:
         await manager.close()
 
 
-def _refuse_elsewhere(manager: DatabaseManager, consequence: str) -> None:
+def _refuse_elsewhere(manager: DatabaseManager) -> None:
     if not is_local(manager.settings.url):
         shown = masked(manager.settings.url)
-        raise wrong_usage(f"DATABASE_URL {shown} is not on this machine: {consequence}; say --yes if that is meant")
+        raise wrong_usage(
+            f"DATABASE_URL {shown} is not on this machine: no development data is added; say --yes if that is meant"
+        )
 
 
 def _printed(settings: Settings, *, as_json: bool) -> str:
