@@ -52,19 +52,17 @@ class Bulk(Generic[ModelT]):
 
         Raises:
             NotFoundError: one of them is not there, or is soft-deleted.
+            DuplicateKeyError: a key is taken, or is twice among the rows.
         """
-        count, key = 0, self._shape.key_field
-        with self._rows.errors():
-            async with session.begin_nested():
-                for batch in _batches(rows):
-                    for values in batch:
-                        self._check_change(values)
-                    keys = [values[key] for values in batch]
-                    await self._all_there(session, keys)
-                    for names, group in _grouped(map(self._shape.row, batch), frozenset).items():
-                        await self._update_alike(session, names - {self._shape.key.key}, group)
-                    await self._refresh(session, keys)
-                    count += len(batch)
+        count, batch = 0, list[Mapping[str, Any]]()
+        try:
+            with self._rows.errors():
+                async with session.begin_nested():
+                    for batch in _batches(rows):
+                        await self._update_batch(session, batch)
+                        count += len(batch)
+        except DuplicateKeyError as error:
+            raise await self._deleted_holder(session, error, batch) or error from error
         return count
 
     async def delete(self, session: AsyncSession, keys: Iterable[Any]) -> int:
@@ -93,6 +91,16 @@ class Bulk(Generic[ModelT]):
         shape.check(values, refused=MARKS if shape.is_soft else ())
         if values.get(shape.key_field) is None:
             raise InvalidInputError(f"{shape.table.name}: a change names its row by {shape.key_field}: add it")
+
+    async def _update_batch(self, session: AsyncSession, rows: list[Mapping[str, Any]]) -> None:
+        shape = self._shape
+        for values in rows:
+            self._check_change(values)
+        keys = [values[shape.key_field] for values in rows]
+        await self._all_there(session, keys)
+        for names, group in _grouped(map(shape.row, rows), frozenset).items():
+            await self._update_alike(session, names - {shape.key.key}, group)
+        await self._refresh(session, keys)
 
     async def _all_there(self, session: AsyncSession, keys: list[Any]) -> None:
         shape = self._shape

@@ -265,6 +265,7 @@ async def test_a_key_that_a_deleted_row_has(manager: DatabaseManager) -> None:
             TASKS.update(session, other.id, external_key="k-1"),
             TASKS.upsert(session, by="external_key", **row),
             TASKS.bulk_create(session, [{**row, "external_key": "k-0"}, row]),
+            TASKS.bulk_update(session, [{"id": other.id, "external_key": "k-1"}]),
         ):
             with pytest.raises(DuplicateKeyError, match="is taken by a soft-deleted row; bring that back") as caught:
                 await attempt
