@@ -113,7 +113,10 @@ class SoftDeleteMixin:
 
 
 class AuditMixin:
-    """Who made a row and who changed it last, as ``acting_as`` names them; NULL: nobody that is known."""
+    """Who made a row and who changed it last, as ``acting_as`` names them: in a run its kind, if the job names nobody.
+
+    NULL: nobody that is known.
+    """
 
     created_by: Mapped[str | None] = mapped_column(ShortText(150), default=current_actor, info={"protected": True})
     updated_by: Mapped[str | None] = mapped_column(ShortText(150), onupdate=current_actor, info={"protected": True})

@@ -13,6 +13,7 @@ from arq.worker import Retry
 from pydantic import ValidationError
 
 from db.errors import first_line
+from db.mixins import acting_as
 from db.query_log import asked_by
 from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
@@ -231,7 +232,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
     task = asyncio.current_task()
     cancellations = task.cancelling() if task is not None else 0
     try:
-        with runtime.deadlines.limit(call.job.timeout_s):
+        with acting_as(call.job.kind), runtime.deadlines.limit(call.job.timeout_s):
             report = await call.job.perform(context, call.request)
         return Outcome("succeeded", report=report.model_dump(mode="json")), None
     except asyncio.CancelledError as cancelled:
