@@ -24,6 +24,10 @@ class Page:
         """Returns where links inside the page lead to."""
         return set(re.findall(r"\]\(#([^)]+)\)", self.text))
 
+    def pages(self) -> set[tuple[str, str]]:
+        """Returns the other pages that this one leads to, each with the place in it, which may be empty."""
+        return set(re.findall(r"\]\(([\w-]+\.md)#?([^)]*)\)", self.text))
+
     def rows(self, title: str) -> list[list[str]]:
         """Returns the cells of the table below a heading, without its head."""
         section = re.split(rf"^#+ {re.escape(title)}$", self.text, flags=re.MULTILINE)[1]

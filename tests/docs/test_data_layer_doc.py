@@ -34,6 +34,9 @@ async def test_every_example_runs() -> None:
 
 def test_links_lead_somewhere() -> None:
     assert PAGE.links() <= PAGE.anchors()
+    assert {name for name, _ in PAGE.pages()} == {"models.md", "migrations.md"}
+    for name, place in PAGE.pages():
+        assert place in {"", *Page(name).anchors()}
 
 
 def exists(name: str) -> bool:
