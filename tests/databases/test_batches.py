@@ -18,6 +18,7 @@ from jobs.context import Checkpoint, RunContext
 from jobs.import_tasks import import_tasks
 from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.settings import JobSettings
+from tests.databases.engines import ON_MARIADB
 from tests.databases.runs import admitted, run_of
 from worker import ledger
 from worker.ledger import Admitted
@@ -179,12 +180,11 @@ async def test_batches_on_sqlite_begin_small(
     assert sizes == ([FIRST_ROWS] * 7 + [100] if manager.writers_take_turns else [1000, 500])
 
 
+@ON_MARIADB  # elsewhere the name is part of the transaction, or there is none
 async def test_whoever_takes_a_run_over_finds_its_session_until_the_commit(
     manager: DatabaseManager, job_settings: JobSettings
 ) -> None:
     """On MySQL and MariaDB the name is a lock, which no transaction holds by itself."""
-    if manager.engine.dialect.name != "mariadb":
-        pytest.skip("the name is part of the transaction, or there is none")
     given = await admitted("ada")
     query = f"SELECT IS_USED_LOCK('{run_name(given.run_id, given.fence)}')"
     seen: list[int | None] = []

@@ -11,6 +11,7 @@ from db.errors import first_line, is_transient, is_unique_violation, is_unstorab
 from db.models import Task, User
 from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
+from tests.databases.engines import ON_SERVERS
 from tests.servers import MariaDBServer, PostgresServer
 
 
@@ -87,9 +88,8 @@ async def hurried_sqlite(manager: DatabaseManager, pragma: str) -> None:
         await connection.execute(text("SELECT 1"))  # BEGIN IMMEDIATE
 
 
+@ON_SERVERS  # SQLite has one writer and so no deadlock
 async def test_a_deadlock_is_transient(manager: DatabaseManager) -> None:
-    if manager.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer and so no deadlock")
     await run_all(*(insert(User).values(username=name) for name in ("ada", "bob")))
     both_hold_one = asyncio.Barrier(2)
 
@@ -105,11 +105,10 @@ async def test_a_deadlock_is_transient(manager: DatabaseManager) -> None:
     assert is_transient(victim)
 
 
+@ON_SERVERS  # SQLite has no server
 async def test_a_session_that_the_server_ended_is_transient(
     manager: DatabaseManager, request: pytest.FixtureRequest
 ) -> None:
-    if manager.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no server")
     with pytest.raises(Exception, match=r".") as caught:
         await cut_off(manager, request)
     assert is_transient(caught.value)

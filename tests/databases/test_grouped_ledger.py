@@ -15,6 +15,7 @@ from db.repositories import job_run
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
+from tests.databases.engines import ON_SERVERS
 from tests.databases.runs import (
     admitted,
     attempts_of,
@@ -73,11 +74,10 @@ async def test_a_hundred_of_all_sorts_at_once() -> None:
 
 
 @pytest.mark.parametrize("is_changed", [False, True], ids=["locked", "changed, too"])
+@ON_SERVERS  # SQLite has one writer, whoever it is
 async def test_a_row_that_somebody_has_locked_waits_alone(manager: DatabaseManager, is_changed: bool) -> None:
     borns = [await waiting_run() for _ in range(100)]
     worker = grouped()
-    if manager.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has one writer, whoever it is")
     async with get_async_session() as session:
         await job_run.get_run(session, UUID(borns[50].job_id), lock=True)
         if is_changed:

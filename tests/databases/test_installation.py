@@ -17,6 +17,7 @@ from db.repositories.installation import configured_address
 from db.settings import DatabaseSettings
 from db.urls import normalise_url
 from tests import skips
+from tests.databases.engines import ON_SERVERS
 from tests.servers import MariaDBServer, PostgresServer
 from tests.servers.server import Server
 
@@ -98,10 +99,9 @@ async def test_a_ledger_of_another_server_is_held_until_it_is_adopted(manager: D
     assert not await is_held()
 
 
+@ON_SERVERS  # an SQLite file has no server
 async def test_a_clone_in_the_same_server_is_held(manager: DatabaseManager, request: pytest.FixtureRequest) -> None:
     engine = manager.engine.dialect.name
-    if engine == "sqlite":
-        pytest.skip("an SQLite file has no server")
     server: PostgresServer | MariaDBServer = request.getfixturevalue(
         "postgres_server" if engine == "postgresql" else "mariadb_server"
     )

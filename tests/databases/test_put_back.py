@@ -11,6 +11,7 @@ from db.connection import DatabaseManager, get_async_session
 from db.repositories import job_run
 from holdfast import wire
 from holdfast.outbox import job_runs
+from tests.databases.engines import ON_SERVERS
 from tests.databases.runs import QUEUE, admitted, attempts_of, heartbeat, run_of, vitals, waiting_run, wanted
 from worker import dispatch, ledger, recovery
 from worker.ledger import Admitted
@@ -74,9 +75,8 @@ async def _until_claimed(by: Claimer) -> list[Any]:
     return claims
 
 
+@ON_SERVERS  # SQLite has no locks of rows
 async def test_a_row_that_somebody_keeps_locked_holds_up_no_other(manager: DatabaseManager) -> None:
-    if manager.engine.dialect.name == "sqlite":
-        pytest.skip("SQLite has no locks of rows")
     locked, free = await admitted("dead"), await admitted("dead")
     await heartbeat("living")
     async with manager.session() as somebody:
