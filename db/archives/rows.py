@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal,
     literal_column,
     select,
     tuple_,
@@ -97,6 +98,28 @@ class ByPages:
         del dialect
         place: ColumnElement[Any] = literal_column("ctid")
         return and_(place >= _tid(self.lower), place < _tid(self.upper), is_due(table, self.before))
+
+
+@dataclass(frozen=True, slots=True)
+class ByDeletions:
+    """The due rows between two places of the index on ``(deleted_at, key)`` (PostgreSQL)."""
+
+    lower: tuple[Any, ...] | None
+    """Behind which they begin; None: at the first."""
+    upper: tuple[Any, ...] | None
+    """The last of them; None: all there are."""
+    before: datetime
+
+    def of(self, table: Table, dialect: str) -> ColumnElement[bool]:
+        """Return the condition, for the table alone."""
+        del dialect
+        columns = [table.c.deleted_at, *key_columns(table)]
+        conditions = [is_due(table, self.before)]
+        for bound, is_lower in ((self.lower, True), (self.upper, False)):
+            if bound is not None:
+                typed = tuple_(*(literal(value, column.type) for value, column in zip(bound, columns, strict=True)))
+                conditions.append(tuple_(*columns) > typed if is_lower else tuple_(*columns) <= typed)
+        return and_(*conditions)
 
 
 def is_due(table: Table, before: datetime) -> ColumnElement[bool]:

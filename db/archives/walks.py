@@ -15,7 +15,7 @@ from sqlalchemy import Column, ColumnElement, Table, and_, func, literal, or_, s
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.keys import Key, key_columns, key_text, parse_key
-from db.archives.rows import ByPages, Chosen, is_due
+from db.archives.rows import ByDeletions, ByPages, Chosen, is_due
 
 WalkKind = Literal["pages", "keys", "deletions"]
 DENSE_SHARE = 0.05
@@ -110,6 +110,20 @@ async def choose_rows(session: AsyncSession, stretch: Stretch) -> tuple[list[Key
     last, width = rows[-1], len(keys)
     position = (*(value.isoformat() for value in last[:-width]), key_text(last[-width:]))
     return [row[-width:] for row in rows], Walk(walk.kind, position, is_over=len(rows) < stretch.count)
+
+
+async def find_deletions(session: AsyncSession, stretch: Stretch) -> tuple[ByDeletions, Walk]:
+    """Return the next due rows of a walk by deletions as a range of its index, and the walk behind them."""
+    table, walk = stretch.table, stretch.walk
+    leading: list[Column[Any]] = [table.c.deleted_at, *key_columns(table)]
+    lower = tuple(_values(table, walk)) if walk.position else None
+    query = select(*leading).where(ByDeletions(lower, None, stretch.before).of(table, "postgresql"))
+    row = (await session.execute(query.order_by(*leading).limit(1).offset(stretch.count - 1))).one_or_none()
+    if row is None:
+        return ByDeletions(lower, None, stretch.before), Walk(walk.kind, walk.position, is_over=True)
+    upper = tuple(row)
+    behind = Walk(walk.kind, (upper[0].isoformat(), key_text(upper[1:])))
+    return ByDeletions(lower, upper, stretch.before), behind
 
 
 async def lock_due(session: AsyncSession, table: Table, chosen: Chosen) -> list[Key]:

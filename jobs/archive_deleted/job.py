@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from db.archives.catalog import Catalog
 from db.archives.rows import ProofFailed, Stamp, count_due
 from db.archives.walks import Stretch, Walk, choose_walk
-from db.connection import get_reading_session
+from db.connection import get_manager, get_reading_session
 from db.errors import is_unique_violation
 from db.mixins import now
 from holdfast.progress import Progress
@@ -22,7 +22,7 @@ from jobs.archive_deleted.closing import close_files, make_report
 from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing, last_number
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import PartUnreadable
-from jobs.archive_deleted.plan import Plan, deletion_limits, make_plan
+from jobs.archive_deleted.plan import Plan, first_state, make_plan
 from jobs.archive_deleted.side_by_side import walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
 from jobs.archive_deleted.steps import Batch, Taken, impatient, is_lock_conflict
@@ -59,7 +59,7 @@ async def archive_deleted(
     if checkpoint.cursor:
         so_far = Progressed(State.from_json(checkpoint.cursor), checkpoint.counters)
     else:
-        so_far = Progressed(await _first_state(context, request, plan), {})
+        so_far = Progressed(await first_state(context.settings, request, plan), {})
     archive = Archive(context, request, plan, so_far)
     if request.dry_run:
         return await estimate(archive)
@@ -69,13 +69,6 @@ async def archive_deleted(
         raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
     except ProofFailed as error:
         raise JobFailed("proof_failed", f"{error}; look for triggers on the table or its archive") from error
-
-
-async def _first_state(context: RunContext, request: ArchiveDeleted, plan: Plan) -> State:
-    limits = await deletion_limits(request, plan, context.settings)
-    async with get_reading_session() as session:
-        due = {table.fullname: await count_due(session, table, limits[table.fullname]) for table in plan.tables}
-    return State(tuple(TableState(name, limits[name], count, left=None if count else 0) for name, count in due.items()))
 
 
 class Archive:
@@ -173,6 +166,8 @@ class Archive:
         if share.walk.kind == "pages":
             swift, careful = Batch.take_pages, Batch.take_pages_by_row
             stretch, keeping = await self._written_ahead(stretch)
+        elif share.walk.kind == "deletions" and self._takes_ranges(table):
+            swift = Batch.take_deletions
         try:
             try:
                 taken = await self.batch(stretch, swift, keeping=keeping)
@@ -180,10 +175,13 @@ class Archive:
             except ProofFailed:
                 await self.batch(stretch, careful)
         except DBAPIError as error:
-            if share.walk.kind == "pages" and is_lock_conflict(error):
+            if swift in {Batch.take_pages, Batch.take_deletions} and is_lock_conflict(error):
                 await self.batch(stretch, careful)
             else:
                 await self._after_failure(error, stretch, size)
+
+    def _takes_ranges(self, table: Table) -> bool:
+        return get_manager().engine.dialect.name == "postgresql" and not self.plan.has_children(table)
 
     async def _written_ahead(self, stretch: Stretch) -> tuple[Stretch, Keeping | None]:
         if self.request.destination != "files":

@@ -8,10 +8,11 @@ from sqlalchemy import Table
 import db.models  # noqa: F401 - registers the models
 from db.archives.catalog import Catalog, UnknownTable
 from db.archives.drift import find_shape
-from db.archives.rows import Shape
+from db.archives.rows import Shape, count_due
 from db.connection import get_reading_session
 from db.repositories.job_run import database_now
 from holdfast.requests import ArchiveDeleted
+from jobs.archive_deleted.state import State, TableState
 from jobs.outcomes import JobFailed
 from jobs.settings import JobSettings
 
@@ -60,7 +61,7 @@ def _is_owned(catalog: Catalog, table: Table) -> bool:
     return any(reference.owns for reference in catalog.references if reference.child is table)
 
 
-async def deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSettings) -> dict[str, datetime]:
+async def _deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSettings) -> dict[str, datetime]:
     """Return for each table the instant before which a row must have been deleted, by the database's clock."""
     if request.deleted_before is not None:
         return {table.fullname: request.deleted_before for table in plan.tables}
@@ -73,3 +74,11 @@ async def deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSett
         for table in plan.tables
     }
     return {name: now - timedelta(days=count) for name, count in days.items()}
+
+
+async def first_state(settings: JobSettings, request: ArchiveDeleted, plan: Plan) -> State:
+    """Return where a run begins: what is due in each table, and since when."""
+    limits = await _deletion_limits(request, plan, settings)
+    async with get_reading_session() as session:
+        due = {table.fullname: await count_due(session, table, limits[table.fullname]) for table in plan.tables}
+    return State(tuple(TableState(name, limits[name], count, left=None if count else 0) for name, count in due.items()))

@@ -14,7 +14,7 @@ from db.archives.keys import Key
 from db.archives.moving import delete_proved
 from db.archives.mysql_ranges import has_ranges, move_range
 from db.archives.rows import ByKeys, Chosen, Shape
-from db.archives.walks import Stretch, Walk, choose_rows, lock_due
+from db.archives.walks import Stretch, Walk, choose_rows, find_deletions, lock_due
 from db.errors import mysql_code, sqlstate
 from db.run_sessions import MYSQL_DIALECTS
 from jobs.archive_deleted.destinations import Keeping, KeepInTables
@@ -24,6 +24,12 @@ LOCK_SQLSTATES = frozenset({"55P03", "40P01"})
 LOCK_MYSQL_CODES = frozenset({1205, 1213})
 LOCK_WAIT_MS = 500
 """Below PostgreSQL's ``deadlock_timeout`` of a second: in a circle of locks the archive gives way, not the others."""
+BATCH_SETTINGS = (
+    f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true), set_config('synchronous_commit', 'off', true)"
+)
+"""They end with the transaction. Nothing is lost without a flush at each commit: should the machine fail, the last
+batches have not taken place, their rows are where they were, and so is the cursor. Whatever says that the run is over
+is flushed, and all before it."""
 
 
 def is_lock_conflict(error: BaseException) -> bool:
@@ -73,6 +79,17 @@ class Batch:
         keys = await lock_due(self.session, stretch.table, chosen)
         if keys:
             taken.roots = await self._move(self._shape(stretch), ByKeys(keys), taken)
+        return taken
+
+    async def take_deletions(self, stretch: Stretch) -> Taken:
+        """Take the due rows of the next range of the index on their deletion at once, as ``take_pages``.
+
+        Raises:
+            ProofFailed: as ``take_pages``.
+        """
+        chosen, behind = await find_deletions(self.session, stretch)
+        taken = Taken(behind)
+        taken.roots = taken.effort = await self._move(self._shape(stretch), chosen, taken, lock=True)
         return taken
 
     async def take_rows(self, stretch: Stretch) -> Taken:
@@ -129,11 +146,12 @@ class Batch:
 
 @asynccontextmanager
 async def impatient(session: AsyncSession) -> AsyncIterator[None]:
-    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second)."""
+    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second), and on
+    PostgreSQL for no flush at its end."""
     await prepare(session)
     dialect = session.get_bind().dialect.name
-    if dialect == "postgresql":  # ends with the transaction
-        await session.execute(text(f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true)"))
+    if dialect == "postgresql":
+        await session.execute(text(BATCH_SETTINGS))
     if dialect not in MYSQL_DIALECTS:
         yield
         return
