@@ -42,7 +42,8 @@ class Job:
 _FILES_CHANGE = RetryPolicy(by_error={PartsChanged: RetryPolicy()})
 BUILT_IN = (
     Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),
-    Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0),
+    # A full disk may have room again later.
+    Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0, retries=RetryPolicy(by_error={OSError: RetryPolicy()})),
     Job(RestoreArchived, restore_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
     Job(EraseArchived, erase_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
 )

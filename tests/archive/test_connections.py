@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from sqlalchemy import Table, update
 
-from db.connection import DatabaseManager, get_async_session
+from db.connection import get_async_session
 from db.models import TASKS_ARCHIVE, JobRunRange, Task
 from holdfast.outbox import job_runs, utc_now
 from holdfast.requests import ArchiveDeleted
@@ -14,6 +14,7 @@ from jobs.archive_deleted import archive_deleted, side_by_side
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
 from tests.archive.runs import archive, context_of, count, make_tasks
+from tests.databases.engines import ON_POSTGRESQL
 from tests.databases.runs import admitted, run_of
 
 TASKS = cast("Table", Task.__table__)
@@ -36,11 +37,8 @@ async def count_ranges() -> int:
         return len((await session.execute(RANGES.select())).all())
 
 
-async def test_a_stopped_run_goes_on_in_each_share(
-    job_settings: JobSettings, manager: DatabaseManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if manager.engine.dialect.name != "postgresql":
-        pytest.skip("one connection")
+@ON_POSTGRESQL
+async def test_a_stopped_run_goes_on_in_each_share(job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "ROUND_S", 0.01)
     await make_tasks(5000, deleted=range(5000))
     given = await admitted("ada")
@@ -60,6 +58,7 @@ async def test_a_stopped_run_goes_on_in_each_share(
     assert report.checksums.keys() == {"tasks"}
 
 
+@ON_POSTGRESQL
 @pytest.mark.parametrize(
     ("values", "error"),
     [({"cancel_requested_at": utc_now()}, JobCancelled), ({"fence": 7}, FenceLost)],
@@ -69,11 +68,8 @@ async def test_whoever_wants_the_run_gets_it_between_two_rounds(
     values: dict[str, object],
     error: type[Exception],
     job_settings: JobSettings,
-    manager: DatabaseManager,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if manager.engine.dialect.name != "postgresql":
-        pytest.skip("one connection")
     monkeypatch.setattr(side_by_side, "ROUND_S", 0.05)
     await make_tasks(4000, deleted=range(4000))
     given = await admitted("ada")

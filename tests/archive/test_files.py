@@ -21,6 +21,7 @@ from holdfast.requests import ArchiveDeleted
 from jobs.archive_deleted import ahead, archive_deleted, destinations
 from jobs.archive_deleted.part_files import PartFile, PartUnreadable, part_name, read_part, write_part
 from jobs.outcomes import JobFailed
+from jobs.registry import BUILT_IN
 from jobs.settings import JobSettings
 from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
 from tests.databases.runs import admitted
@@ -198,3 +199,31 @@ async def test_a_row_that_is_changed_after_it_was_written_is_written_again(
     assert (len(titles), report.moved, report.left) == (300, {"tasks": 300}, {})
     assert [titles[key] for key in changed] == ["changed in time"] * len(changed)
     assert await count(TASKS) == 0
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_full_disk_deletes_nothing_and_is_tried_again(
+    job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_tasks(200, deleted=range(200))
+    given = await admitted("ada")
+    context, request = context_of(given, job_settings), ArchiveDeleted(destination="files", batch_rows=50)
+    written = 0
+
+    def full(folder: Path, name: str, lines: bytes) -> PartFile:
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise OSError(28, "No space left on device")
+        return write_part(folder, name, lines)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(destinations, "write_part", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            await archive_deleted(context, request)
+    (job,) = (job for job in BUILT_IN if job.request_type is ArchiveDeleted)
+    assert job.retries.for_error(caught.value, is_transient=False) is not None
+    assert await count(TASKS) == 100
+    report = await archive_deleted(context, request)
+    assert (report.moved, report.files) == ({"tasks": 200}, 4)
+    assert len({line["id"] for line in lines_of(Path(report.folder or ""))}) == 200

@@ -17,6 +17,7 @@ from tests.archive.hostile import HOSTILE_NAMES
 from tests.archive.models import CATALOG, DOCUMENTS, FOLDERS
 from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
 from tests.archive.test_graph import document, folder
+from tests.databases.engines import ON_SERVERS
 from tests.databases.runs import admitted
 
 TASKS = cast("Table", Task.__table__)
@@ -35,13 +36,12 @@ MEDDLING = {
 }
 
 
+@ON_SERVERS  # SQLite has one writer
 @pytest.mark.parametrize("destination", ["tables", "files", "purge"])
 @pytest.mark.parametrize("deleted", [range(300), range(5, 3000, 500)], ids=["dense", "sparse"])
 async def test_rows_that_others_have_locked_are_left_and_counted(
     deleted: range, destination: str, manager: DatabaseManager, job_settings: JobSettings
 ) -> None:
-    if manager.writers_take_turns:
-        pytest.skip("SQLite has one writer")
     ids = await make_tasks(len(range(deleted.stop)), deleted=deleted)
     mine = [ids[number] for number in deleted][1:3]
     async with manager.session() as session:
@@ -161,11 +161,10 @@ async def test_what_is_archived_must_be_what_was_there(manager: DatabaseManager,
     assert (await count(TASKS), await count(TASKS_ARCHIVE)) == (40, 0)
 
 
+@ON_SERVERS
 async def test_a_child_that_is_locked_holds_its_parent_and_nobody_else(
     graph: DatabaseManager, job_settings: JobSettings
 ) -> None:
-    if graph.writers_take_turns:
-        pytest.skip("SQLite has one writer")
     places = [await folder() for _ in range(6)]
     papers = [await document(place) for place in places]
     async with graph.session() as session:

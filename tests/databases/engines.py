@@ -4,3 +4,4 @@ import pytest
 
 ON_SERVERS = pytest.mark.parametrize("settings", ["postgresql", "mariadb"], indirect=True)
 ON_MARIADB = pytest.mark.parametrize("settings", ["mariadb"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("settings", ["postgresql"], indirect=True)

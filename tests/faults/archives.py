@@ -64,15 +64,16 @@ async def kill_archives(
     """
     began = time.monotonic()
     async with place.watched() as watch:
-        before = await _make_tasks(watch.manager, rows)
+        before = await make_archivable(watch.manager, rows)
         run_id = await place.enqueue(watch, ArchiveDeleted(destination=destination, batch_rows=batch_rows))
         landed = await kill_through(place, watch, run_id, moments, counter="rows")
-        trial = await _judge(watch, run_id, before, destination)
+        trial = await judge_archive(watch, run_id, before, destination)
     trial.landed, trial.seconds = landed, time.monotonic() - began
     return trial
 
 
-async def _make_tasks(manager: DatabaseManager, count: int) -> Rows:
+async def make_archivable(manager: DatabaseManager, count: int) -> Rows:
+    """Make tasks, three quarters of them due; returns them as they are."""
     user = uuid7()
     made = [task_row(user, number, LONG_AGO if number % LIVING_EVERY else None) for number in range(count)]
     async with manager.session() as session:
@@ -98,7 +99,8 @@ def _instant(text: str | None) -> str | None:
     return text and text.replace("+00:00", "").rstrip("0").rstrip(".")
 
 
-async def _judge(watch: Watch, run_id: UUID, before: Rows, destination: Destination) -> ArchiveTrial:
+async def judge_archive(watch: Watch, run_id: UUID, before: Rows, destination: Destination) -> ArchiveTrial:
+    """Compare what there is with what there was, and with what the run says of itself."""
     trial = ArchiveTrial()
     left = await _rows_of(watch.manager, TASKS)
     run = await watch.run(run_id)
