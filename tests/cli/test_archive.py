@@ -68,7 +68,7 @@ def test_nothing_is_purged_without_a_yes(tables: Tables, ids: list[UUID]) -> Non
 
 
 def test_limits_of_a_run(tables: Tables, ids: list[UUID]) -> None:
-    some = invoke("archive", "--max-rows", "4", "--batch-rows", "3", "--json").document
+    some = invoke("archive", "--max-rows", "4", "--batch-rows", "3", "--connections", "2", "--json").document
     assert (some["moved"], some["ended_by"], some["left"]) == ({"tasks": 4}, "max_rows", {"tasks": 5})
     none = invoke("archive", "--until", "2020-01-01T00:00:00Z", "--json").document
     assert (none["moved"], none["ended_by"]) == ({"tasks": 0}, "until")

@@ -42,6 +42,12 @@ REPORT_KEYS = [name for name in ArchiveReport.model_fields if name not in {"chec
 @click.option(
     "--batch-rows", type=click.IntRange(1, 100_000), metavar="N", help="Rows a transaction.  [default: fitting 20 ms]"
 )
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 8),
+    metavar="N",
+    help="Connections side by side; SQLite has one.  [default: 1]",
+)
 @click.option("--dry-run", is_flag=True, help="Count what is due and estimate the time.")
 @click.option("--yes", is_flag=True, help="Purge; without it, --to purge only says what would go.")
 @click.option("--detach", is_flag=True, help="Enqueue and return.")
