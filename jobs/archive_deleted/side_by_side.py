@@ -67,7 +67,7 @@ async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
         await archive.throttle.hold()
         archive.context.stop_if_asked()
         if (end := archive.limit_reached()) is not None:
-            await _add_up(archive, table, shares)
+            await _add_up(archive, table, shares, closing=True)
             return end
         until = time.monotonic() + ROUND_S
         working = [_work(archive, table, share, until) for share in shares if not share.walk.is_over]
@@ -137,7 +137,7 @@ async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: "Step
     return taken, seconds
 
 
-async def _add_up(archive: "Archive", table: Table, shares: list[Share]) -> None:
+async def _add_up(archive: "Archive", table: Table, shares: list[Share], *, closing: bool = False) -> None:
     """Move what the shares have done into the run's own cursor and counters; nothing of the run is open meanwhile."""
     of_run = JobRunRange.run_id == archive.context.run_id
     state, counters = archive.state, archive.counters
@@ -155,9 +155,9 @@ async def _add_up(archive: "Archive", table: Table, shares: list[Share]) -> None
     state = archive.timed(state)
     async with archive.context.batch() as batch:
         batch.cursor, batch.counters = state.as_json(), counters
-        if is_over:
+        if is_over or closing:
             await batch.session.execute(delete(JobRunRange).where(of_run))
-        for share in shares if not is_over else ():
+        for share in shares if not (is_over or closing) else ():
             share.checksums, share.counters = {}, {}
             row = update(JobRunRange).where(of_run, JobRunRange.number == share.number)
             await batch.session.execute(row.values(cursor=share.cursor(), counters={}))

@@ -1,6 +1,7 @@
 """Several connections of one run share a table's pages on PostgreSQL; elsewhere there is one."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import pytest
@@ -83,3 +84,16 @@ async def test_whoever_wants_the_run_gets_it_between_two_rounds(
         await working
     assert await count(TASKS) + await count(TASKS_ARCHIVE) == 4000
     assert await count(TASKS) > 0
+
+
+@ON_POSTGRESQL
+async def test_a_run_that_ends_early_leaves_no_shares(
+    job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "ROUND_S", 0.001)
+    await make_tasks(3000, deleted=range(3000))
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
+    report = await archive(job_settings, connections=2, batch_target_ms=1.0, until=until)
+    assert report.moved["tasks"] + report.left.get("tasks", 0) == 3000
+    assert await count(TASKS_ARCHIVE) == report.moved["tasks"]
+    assert await count_ranges() == 0
