@@ -3,6 +3,7 @@
     DATABASE_URL=postgresql://... python -m uvicorn --factory examples.tasks_api:make_app
 
 One session a request, committed before the answer is sent; related rows are loaded with the query that needs them.
+It shows the data layer and nothing of access: nobody signs in here, and whoever reaches it may make superusers.
 """
 
 from typing import Annotated, Any
