@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 logger = logging.getLogger("holdfast.queue")
@@ -46,8 +47,9 @@ class Outage:
         """
         started = time.monotonic()
         try:
-            async with asyncio.timeout(self._deadline_s):
-                yield
+            with _lost_connections_named():
+                async with asyncio.timeout(self._deadline_s):
+                    yield
         except self.errors as error:
             if self._since is None:
                 self._since = started
@@ -67,3 +69,14 @@ class Outage:
             return
         logger.warning("Redis can be used again after %.1f s", time.monotonic() - self._since)
         self._since = None
+
+
+@contextmanager
+def _lost_connections_named() -> Iterator[None]:
+    # uvloop answers a write to a connection that was closed a moment ago by a RuntimeError, asyncio by an OSError.
+    try:
+        yield
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):
+            raise
+        raise RedisConnectionError(f"the connection was closed: {error}") from error
