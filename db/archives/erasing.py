@@ -92,7 +92,7 @@ async def find_target(
     if is_deleted is not None:
         if not (is_deleted or living):
             return Target(table, key, is_living=True)
-        family = await find_family(session, archives.catalog, table, [key])
+        family = await find_family(session, archives.catalog, table, [key], lock=archives.lock)
         if family.kept:
             return Target(table, key, kept_by=family.kept[0])
         in_table = [(generation.table, generation.keys) for generation in family.generations]

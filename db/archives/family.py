@@ -69,7 +69,9 @@ class _Search:
     living: dict[Key, LivingReference] = field(default_factory=dict)
 
 
-async def find_family(session: AsyncSession, catalog: Catalog, root: Table, keys: Sequence[Key]) -> Family:
+async def find_family(
+    session: AsyncSession, catalog: Catalog, root: Table, keys: Sequence[Key], *, lock: bool = True
+) -> Family:
     """Return what goes with due rows, all of it locked.
 
     Whoever wants to add a child meanwhile waits for the lock on its parent, and is refused when that is gone.
@@ -79,6 +81,7 @@ async def find_family(session: AsyncSession, catalog: Catalog, root: Table, keys
         catalog: who refers to whom.
         root: the due rows' table.
         keys: the due rows.
+        lock: False only looks, which a session that cannot write may do.
     """
     search = _Search(tables={root.fullname: root})
     for key in keys:
@@ -87,7 +90,7 @@ async def find_family(session: AsyncSession, catalog: Catalog, root: Table, keys
     while frontier:
         table, parents = frontier.pop(0)
         for reference in catalog.references_to(table):
-            found = await _children_of(session, catalog, reference, parents)
+            found = await _children_of(session, catalog, reference, parents, lock=lock)
             new = _enter(search, reference, found)
             if new:
                 frontier.append((reference.child, new))
@@ -102,7 +105,7 @@ class _Child:
 
 
 async def _children_of(
-    session: AsyncSession, catalog: Catalog, reference: Reference, parents: Sequence[Key]
+    session: AsyncSession, catalog: Catalog, reference: Reference, parents: Sequence[Key], *, lock: bool
 ) -> list[_Child]:
     dialect = session.get_bind().dialect.name
     child, parent = reference.child, reference.parent.alias("referred")
@@ -114,7 +117,7 @@ async def _children_of(
     children = list[_Child]()
     for start in range(0, len(parents), KEYS_A_QUERY):
         some = query.where(among_keys(parent_key, parents[start : start + KEYS_A_QUERY], dialect))
-        if dialect != "sqlite":
+        if lock and dialect != "sqlite":
             # Waits for those that others have locked: the parent's DELETE would, too, and then take them along.
             some = some.with_for_update(of=child)
         children += [_child(row, reference, has_mark=bool(marks)) for row in await session.execute(some)]
