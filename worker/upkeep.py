@@ -90,6 +90,9 @@ class Upkeep:
         """Do everything once, then go on in the background."""
         settings = self._settings
         await self._read_controls()
+        with suppress(SQLAlchemyError):  # said and tried again below
+            # Before there are jobs: one that blocks the loop in between would keep all others from the history.
+            await self._make_partitions()
         await self._put_back()
         await self._free_dead_claims()
         await self._sweep_spool()
