@@ -96,6 +96,26 @@ class FoundInFiles:
     rows: RowsInFiles
     read: dict[PartName, str]
     """The SHA-256 of each file, as it was then."""
+    tables: tuple[str, ...]
+    """Whose files they are: all of these tables', whether anything was found in them or not."""
+
+    def forget(
+        self, taken: Mapping[PartName, Mapping[str, Collection[Key]]], read: Mapping[PartName, str | None]
+    ) -> None:
+        """Follow what was done to the files, so that they need not be read again.
+
+        Args:
+            taken: rows that are in them no longer.
+            read: the SHA-256 of those that were written anew; None: it is gone.
+        """
+        for part, keys_of in taken.items():
+            for table, keys in keys_of.items():
+                self.rows.remove(part, table, keys)
+        for part, sha256 in read.items():
+            if sha256 is None:
+                self.read.pop(part, None)
+            else:
+                self.read[part] = sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +148,13 @@ class FileSearch:
         Raises:
             PartUnreadable: a file that may hold one of them is missing or damaged.
         """
-        family = self.catalog.family_of(table)
+        names = tuple(one.fullname for one in self.catalog.family_of(table))
         async with get_async_session(read_only=True) as session:
-            parts = await list_parts(session, self.settings, [one.fullname for one in family])
+            parts = await list_parts(session, self.settings, names)
             found = RowsInFiles()
             read = {(part.run_id, part.number): part.file.sha256 for part in parts}
             if not parts:
-                return FoundInFiles(found, read)
+                return FoundInFiles(found, read, names)
             columns = tuple(column.name for column in key_columns(table))
             await _scan(parts, table, columns, values=set(keys), found=found)
             archives = Archives(self.catalog, found, lock=False)
@@ -144,7 +164,7 @@ class FileSearch:
                 children = [row async for row in self._children(session, parts, frontier, archives)]
                 frontier = [row for row in children if (row.table.fullname, row.key) not in seen]
                 seen.update((row.table.fullname, row.key) for row in frontier)
-        return FoundInFiles(found, read)
+        return FoundInFiles(found, read, names)
 
     async def _children(
         self, session: AsyncSession, parts: Sequence[Part], parents: Sequence[ArchivedRow], archives: Archives

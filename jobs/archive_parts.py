@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +24,7 @@ from db.models import ArchivePart, JobRun
 from holdfast.states import LIVE_STATES
 from jobs.archive_deleted.closing import MANIFEST
 from jobs.archive_deleted.part_files import PartFile, sync_folder, write_part
-from jobs.archive_files import Part, lines_of, part_of
+from jobs.archive_files import FoundInFiles, Part, lines_of, part_of
 from jobs.context import RunContext
 from jobs.outcomes import JobSnoozed
 
@@ -39,28 +40,46 @@ Taken = Mapping[PartName, Mapping[str, set[Key]]]
 """What is to be taken out: file -> table -> keys."""
 
 
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """What ``take_out`` has done."""
+
+    taken: Taken
+    old: list[str]
+    """The old files, below the folder of all archives: to be removed when it is committed (``settle``)."""
+    read: dict[PartName, str | None]
+    """The SHA-256 of the new ones; None where nothing was left."""
+
+
 async def lock_parts(
-    session: AsyncSession, context: RunContext, names: Iterable[PartName], read: Mapping[PartName, str]
+    session: AsyncSession, context: RunContext, names: Iterable[PartName], found: FoundInFiles
 ) -> list[Part]:
     """Lock files in the list, so that nobody else changes them before this transaction ends.
+
+    Call it when the rows in tables are locked, or known to be in none: whoever archives them has listed his file by
+    then, or cannot any more.
 
     Args:
         session: the transaction.
         context: the run.
         names: which files.
-        read: the SHA-256 that each had when it was read.
+        found: what was read from files before.
 
     Raises:
-        PartsChanged: one has been changed or removed since.
+        PartsChanged: one has been changed or removed since, or is new.
         JobSnoozed: the archive run that writes them is not over.
     """
+    listed = select(ArchivePart.run_id, ArchivePart.number).where(ArchivePart.table_name.in_(found.tables))
+    new = {(row.run_id, row.number) for row in await session.execute(listed)} - found.read.keys()
+    if new:
+        raise PartsChanged(f"{len(new)} files are new")
     parts = []
     for run_id, number in sorted(names):
         query = select(ArchivePart).where(ArchivePart.run_id == run_id, ArchivePart.number == number)
         if session.get_bind().dialect.name != "sqlite":
             query = query.with_for_update()
         row = (await session.scalars(query)).one_or_none()
-        if row is None or row.sha256 != read[run_id, number]:
+        if row is None or row.sha256 != found.read[run_id, number]:
             raise PartsChanged(f"part {number} of run {run_id}")
         parts.append(part_of(context.settings, row))
     runs = {part.run_id for part in parts}
@@ -73,7 +92,7 @@ async def lock_parts(
 
 async def take_out(
     session: AsyncSession, context: RunContext, parts: Sequence[Part], *, taken: Taken, tables: Mapping[str, Table]
-) -> list[str]:
+) -> TakenOut:
     """Write files anew without some of their rows, and list the new ones.
 
     Args:
@@ -84,9 +103,9 @@ async def take_out(
         tables: the mapped tables by their name.
 
     Returns:
-        The old files, below the folder of all archives: to be removed once this is committed (``settle``).
+        What has become of the files, once this is committed.
     """
-    old = []
+    done = TakenOut(taken, [], {})
     for part in parts:
         table, keys = tables[part.table], taken[part.run_id, part.number].get(part.table, set())
         rewritten = await asyncio.to_thread(_rewrite, part, table, keys, context)
@@ -96,8 +115,9 @@ async def take_out(
         else:
             values = {"rows": rewritten.rows, "bytes": rewritten.bytes, "sha256": rewritten.sha256}
             await session.execute(update(ArchivePart).where(*this).values(file=rewritten.name, **values))
-        old.append(f"{part.run_id}/{part.file.name}")
-    return old
+        done.old.append(f"{part.run_id}/{part.file.name}")
+        done.read[part.run_id, part.number] = None if rewritten is None else rewritten.sha256
+    return done
 
 
 def _rewrite(part: Part, table: Table, keys: set[Key], context: RunContext) -> PartFile | None:
@@ -120,7 +140,7 @@ async def settle(context: RunContext, old: Sequence[str]) -> None:
 
     Args:
         context: the run that has replaced them.
-        old: what ``take_out`` has returned.
+        old: what ``take_out`` has replaced.
     """
     by_run: dict[str, list[str]] = {}
     for place in old:

@@ -20,12 +20,12 @@ from holdfast.progress import Progress
 from holdfast.requests import RefusedRow
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_files import FoundInFiles
-from jobs.archive_parts import PartsChanged, remove_leftovers, settle
+from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, remove_leftovers, settle
 from jobs.context import Batch, RunContext
-from jobs.outcomes import JobFailed
+from jobs.outcomes import JobFailed, JobSnoozed
 
 READ_AGAIN = 5
-"""How often files are read again that others change meanwhile."""
+"""How often files are read again that others change meanwhile, before these are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,13 @@ class Step:
     refused: Sequence[RefusedRow] = ()
     notes: Sequence[str] = ()
     """Added to the run's notes."""
-    old_files: Sequence[str] = ()
-    """Files that were replaced."""
+    files: TakenOut | None = None
+    """What was done to files."""
+
+    @property
+    def old_files(self) -> Sequence[str]:
+        """Files that were replaced."""
+        return () if self.files is None else self.files.old
 
 
 class RecordWalk:
@@ -128,10 +133,10 @@ class RecordWalk:
                 self._found = self._found or await look(keys[self._next :])
                 await self._do(key, step, self._found)
                 tries = 0
-            except PartsChanged:
+            except PartsChanged as error:
                 self._found, tries = None, tries + 1
                 if tries == READ_AGAIN:
-                    raise
+                    raise JobSnoozed(RUN_IS_LIVE_S) from error
             except PartUnreadable as error:
                 raise JobFailed("part_unreadable", f"{error}; {self._next} of {len(keys)} rows were done") from error
             except IntegrityError as error:
@@ -151,8 +156,8 @@ class RecordWalk:
             self._write(batch, done)
         self._adopt(batch)
         await self._settle(done.old_files)
-        if done.old_files:
-            self._found = None
+        if done.files is not None:
+            found.forget(done.files.taken, done.files.read)
 
     async def _commit_refused(self, refused: RefusedRow) -> None:
         async with self.context.batch() as batch:

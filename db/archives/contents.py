@@ -57,6 +57,14 @@ class RowsInFiles:
             known.append(row)
             known.sort(key=lambda one: one.archived_at)
 
+    def remove(self, part: PartName, table: str, keys: Iterable[Key]) -> None:
+        """Remove rows that do not lie in a file any more."""
+        for key in keys:
+            copies = self.copies.get((table, key), [])
+            copies[:] = [one for one in copies if one.part != part]
+            if not copies:
+                self.copies.pop((table, key), None)
+
     def newest(self, table: Table, key: Key) -> ArchivedRow | None:
         """Return the row of this key."""
         copies = self.copies.get((table.fullname, key))

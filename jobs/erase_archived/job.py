@@ -99,21 +99,21 @@ class Erase:
     async def _erase(self, batch: Batch, key: Key, found: FoundInFiles) -> Step:
         session, archives = batch.session, Archives(self._catalog, found.rows, lock=True)
         target = await find_target(session, archives, self._wanted.table, key)
+        taken = found.rows.parts_of(target.archived)
+        parts = await lock_parts(session, self._context, taken, found)
         if refused := _refused(key, target):
             return Step({}, refused)
-        taken = found.rows.parts_of(target.archived)
-        parts = await lock_parts(session, self._context, taken, found.read)
         listing = Listing(self._request.reason, now(), self._request.erased_by)
         counts, listed = await erase(session, target, listing)
         in_files = {
             table.fullname: len({row.key for row in target.archived if row.table is table and row.part is not None})
             for table in target.keys
         }
-        old = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
+        files = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
         total = {name: counts.get(name, 0) + in_files.get(name, 0) for name in counts.keys() | in_files.keys()}
         counters = prefixed("erased", {name: count for name, count in sorted(total.items()) if count})
         notes = [key_text(key)] if target.is_absent else []
-        return Step(counters | {"listed": listed, "files": len(old)}, notes=notes, old_files=old)
+        return Step(counters | {"listed": listed, "files": len(files.old)}, notes=notes, files=files)
 
     def _report(self) -> EraseReport:
         return EraseReport(

@@ -83,17 +83,16 @@ class Restore:
     async def _restore(self, batch: Batch, key: Key, found: FoundInFiles) -> Step:
         session, archives = batch.session, Archives(self._catalog, found.rows, lock=True)
         record = await self._find(session, archives, key)
-        if record is None:
-            return Step({}, await self._refuse(session, archives, key, None))
-        taken = found.rows.parts_of(record.rows)
+        taken = {} if record is None else found.rows.parts_of(record.rows)
         # Before the erasure list is looked at: whoever erases these rows waits here, or is seen there.
-        parts = await lock_parts(session, self._context, taken, found.read)
-        if refused := await self._refuse(session, archives, key, record):
+        parts = await lock_parts(session, self._context, taken, found)
+        refused = await self._refuse(session, archives, key, record)
+        if refused or record is None:
             return Step({}, refused)
         counts = _counts(record)
         await bring_back(session, self._catalog, record, now=now(), types=self._types)
-        old = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
-        return Step(counts, old_files=old)
+        files = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
+        return Step(counts, files=files)
 
     async def _find(self, session: AsyncSession, archives: Archives, key: Key) -> Record | None:
         root = (await archives.find(session, self._wanted.table, [key])).get(key)

@@ -11,7 +11,7 @@ from db.archives.erasures import merge_list, read_list
 from db.connection import DatabaseManager, get_async_session
 from db.models import TASKS_ARCHIVE, ArchivePart, Erasure, Task
 from holdfast.requests import EraseArchived, EraseReport
-from jobs.archive_files import lines_of, list_parts
+from jobs.archive_files import FileSearch, FoundInFiles, lines_of, list_parts
 from jobs.erase_archived import erase_archived
 from jobs.settings import JobSettings
 from tests.archive.models import (
@@ -207,3 +207,48 @@ async def test_nothing_of_a_part_is_listed_that_is_empty(job_settings: JobSettin
     async with get_async_session(read_only=True) as session:
         assert list(await session.scalars(select(ArchivePart))) == []
     assert await count(TASKS_ARCHIVE) == 0
+
+
+@pytest.mark.parametrize("action", [erase, restore])
+async def test_files_are_looked_through_once_for_all_rows(
+    action: Any, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await make_tasks(20, deleted=range(20))
+    await archive(job_settings, destination="files", batch_rows=8)
+    looks = _watch_looks(monkeypatch)
+    report = await action(job_settings, *ids[3:15])
+    assert getattr(report, "erased" if action is erase else "restored") == {"tasks": 12}
+    assert len(looks) == 1
+    left = await text_of_files(job_settings)
+    assert [one for one in ids if str(one) in left] == [*ids[:3], *ids[15:]]
+
+
+@pytest.mark.parametrize("action", [erase, restore])
+async def test_rows_that_go_to_files_while_these_are_read_are_found(
+    action: Any, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await make_tasks(4, deleted=range(4))
+
+    async def archive_first() -> None:
+        await archive(job_settings, destination="files")
+
+    looks = _watch_looks(monkeypatch, archive_first)
+    report = await action(job_settings, *ids[:2])
+    assert getattr(report, "erased" if action is erase else "restored") == {"tasks": 2}
+    assert (report.refused, len(looks)) == ((), 2)
+    assert str(ids[0]) not in await text_of_files(job_settings)
+
+
+def _watch_looks(monkeypatch: pytest.MonkeyPatch, behind: Any = None) -> list[FoundInFiles]:
+    """Note each look into the files; the first one is followed by a deed of somebody else's."""
+    looks: list[FoundInFiles] = []
+    collect = FileSearch.collect
+
+    async def watched(self: FileSearch, *args: Any) -> FoundInFiles:
+        looks.append(await collect(self, *args))
+        if behind is not None and len(looks) == 1:
+            await behind()
+        return looks[-1]
+
+    monkeypatch.setattr(FileSearch, "collect", watched)
+    return looks
