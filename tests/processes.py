@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from tests.servers import wait_until
 
@@ -24,6 +24,36 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **settings}
 
 
+class Process(Protocol):
+    """What a worker's process can be asked; `subprocess.Popen` has all of it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return its exit code; None while it lives."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code when it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        ...
+
+
+class Starter(Protocol):
+    """Starts workers in a quicker way (`tests.forks`)."""
+
+    def start(self, environment: Mapping[str, str], folder: Path, arguments: Sequence[str], output: Path) -> Process:
+        """Start one; the output goes to a file."""
+        ...
+
+
 class WorkerProcess:
     """`python -m worker ...` from now on; leaving the `with` block kills it if it still lives.
 
@@ -33,6 +63,7 @@ class WorkerProcess:
         arguments: the command and its options.
         program: what Python runs instead of `-m worker`, as `("-c", "...")`.
         name: of the output's file.
+        starter: starts it instead of a new Python; ``program`` is not looked at then.
     """
 
     def __init__(
@@ -43,9 +74,13 @@ class WorkerProcess:
         arguments: Sequence[str] = ("run",),
         program: Sequence[str] = ("-m", "worker"),
         name: str = "worker",
+        starter: Starter | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder / f"{name}.log"
+        if starter is not None:
+            self._process: Process = starter.start(environment, folder, arguments, self.output)
+            return
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *program, *arguments],

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from db import migrate
@@ -20,9 +21,11 @@ from tests.faults.core import TRIALS, Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
-from tests.faults.return_kills import run_return_kills
+from tests.faults.return_kills import RETURNS, run_return_kills
 from tests.faults.task_files import write_task_file
+from tests.forks import Forks
 from tests.model.search import search_protocol, search_real_parts
+from tests.processes import Starter
 from tests.servers import MariaDBServer, MissingBinaryError, PostgresServer, RedisServer
 
 SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
@@ -30,6 +33,7 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
+ARCHIVES: dict[str, Destination] = {"archive-to-tables": "tables", "archive-to-files": "files"}
 PARTS = ("model", "imports", "archives", "returns", "memory", "core")
 REAL_PARTS_TAKE = 20
 """Times as long as the model as data."""
@@ -53,9 +57,9 @@ def main() -> int:
     if "imports" in options.parts:
         passed += [asyncio.run(_kill(engine, options.kills, options.rows, seed)) for engine in options.engines]
     if "archives" in options.parts:
-        passed += [asyncio.run(_kill_archives(engine, options.archive_kills, seed)) for engine in options.engines]
+        passed += [asyncio.run(_kill_archives(engine, options, seed)) for engine in options.engines]
     if "returns" in options.parts:
-        passed += [asyncio.run(_returns(engine, options.return_kills, seed)) for engine in options.engines]
+        passed += [asyncio.run(_returns(engine, options, seed)) for engine in options.engines]
     if "memory" in options.parts:
         passed.append(asyncio.run(_measure(options.file_mb)))
     if "core" in options.parts:
@@ -73,12 +77,15 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="draw the same files and moments again (default: a new one)")
     parser.add_argument("--engines", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="default: all")
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=TRIALS, help="of the core's trials (default: all)")
+    actions = [*ARCHIVES, *RETURNS]
+    words = "of the archives and returns (default: all)"
+    parser.add_argument("--actions", nargs="+", choices=actions, default=actions, help=words)
     numbers = {
         "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),
         "--rows": (200_000, "rows of the killed imports"),
-        "--archive-kills": (200, "kills in each archive, to tables and to files"),
-        "--return-kills": (200, "kills while rows are restored from archives, and while they are erased"),
+        "--archive-kills": (200, "kills in each archive: to tables, to files"),
+        "--return-kills": (200, "kills in each return: restored or erased, from tables or files"),
         "--file-mb": (1000, "size of the large file"),
         "--producer-kills": (200, "kills of producers with the outbox"),
         "--dispatcher-kills": (100, "kills of workers that dispatch"),
@@ -112,9 +119,12 @@ async def _core(engine: str, scale: Scale, only: Collection[str]) -> bool:
         return True
 
 
-async def _returns(engine: str, kills: int, seed: int) -> bool:
+async def _returns(engine: str, options: argparse.Namespace, seed: int) -> bool:
+    cases = [name for name in RETURNS if name in options.actions]
     try:
-        return await run_return_kills(engine, kills, seed, lambda name: _place(name, with_redis=False))
+        with Forks() as forks:
+            open_place = partial(_place, with_redis=False, starter=forks)
+            return await run_return_kills(engine, options.return_kills, seed, cases, open_place)
     except MissingBinaryError as error:
         print(f"{engine:<10}  not run: {error}", flush=True)
         return True
@@ -139,12 +149,12 @@ async def _kill(engine: str, kills: int, rows: int, seed: int) -> bool:
     return passed
 
 
-async def _kill_archives(engine: str, kills: int, seed: int) -> bool:
+async def _kill_archives(engine: str, options: argparse.Namespace, seed: int) -> bool:
+    kills = options.archive_kills
     passed, rows = True, ARCHIVED_ROWS_A_KILL * kills + ARCHIVED_MARGIN_ROWS
-    destinations: tuple[Destination, ...] = ("tables", "files")
     try:
-        for destination in destinations:
-            with _place(engine, with_redis=False) as place:
+        for destination in (ARCHIVES[name] for name in ARCHIVES if name in options.actions):
+            with Forks() as forks, _place(engine, with_redis=False, starter=forks) as place:
                 due = rows * (LIVING_EVERY - 1) // LIVING_EVERY
                 rng = random.Random(seed)  # noqa: S311 - no secret
                 moments = draw_moments(rng, kills, due, margin_rows=ARCHIVED_MARGIN_ROWS)
@@ -190,16 +200,16 @@ async def _measure(file_mb: int) -> bool:
 
 
 @contextmanager
-def _place(engine: str, *, with_redis: bool) -> Iterator[Place]:
+def _place(engine: str, *, with_redis: bool, starter: Starter | None = None) -> Iterator[Place]:
     make = SERVERS[engine]
     with tempfile.TemporaryDirectory(prefix="holdfast-faults-") as name:
         folder = Path(name)
         if make is None:
-            yield Place(f"sqlite:///{folder / 'holdfast.db'}", folder)
+            yield Place(f"sqlite:///{folder / 'holdfast.db'}", folder, starter=starter)
             return
         with make() as server:
             if not with_redis:
-                yield Place(server.create_database(), folder)
+                yield Place(server.create_database(), folder, starter=starter)
                 return
             with RedisServer() as queue:
                 yield Place(server.create_database(), folder, queue.url, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
