@@ -17,7 +17,7 @@ from pathlib import Path
 
 from db import migrate
 from tests.faults.archives import LIVING_EVERY, Destination, kill_archives
-from tests.faults.core import TRIALS, Scale, run_core
+from tests.faults.core import DOWN_S, LOGS, TRIALS, Scale, run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
@@ -63,10 +63,8 @@ def main() -> int:
     if "memory" in options.parts:
         passed.append(asyncio.run(_measure(options.file_mb)))
     if "core" in options.parts:
-        counts = {
-            name: getattr(options, name) for name in ("producer_kills", "dispatcher_kills", "waiting", "nemesis_s")
-        }
-        scale = Scale(seed=seed, **counts)
+        names = ("producer_kills", "dispatcher_kills", "waiting", "nemesis_s", "logs", "down_s")
+        scale = Scale(seed=seed, **{name: getattr(options, name) for name in names})
         passed += [asyncio.run(_core(engine, scale, options.only)) for engine in options.engines]
     return 0 if all(passed) else 1
 
@@ -80,6 +78,9 @@ def _parse_options() -> argparse.Namespace:
     actions = [*ARCHIVES, *RETURNS]
     words = "of the archives and returns (default: all)"
     parser.add_argument("--actions", nargs="+", choices=actions, default=actions, help=words)
+    parser.add_argument("--logs", nargs="+", choices=LOGS, default=LOGS, help="of the restarted Redis (default: all)")
+    words = f"lengths of its outages (default: {' '.join(f'{seconds:g}' for seconds in DOWN_S)})"
+    parser.add_argument("--down-s", nargs="+", type=float, default=DOWN_S, metavar="S", help=words)
     numbers = {
         "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),

@@ -4,7 +4,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from tests.servers import MariaDBServer, PostgresServer, RedisServer
 
 LONGEST_S = 600.0
 RESTARTS = "restarted_redis"
-"""The trial that is done with each way of writing Redis's log, on PostgreSQL alone."""
-DURABILITIES: tuple[Literal["no", "everysec", "always"], ...] = ("no", "everysec", "always")
+"""The trial that is done with each way of writing Redis's log, and each length of an outage."""
+Log = Literal["no", "everysec", "always"]
+LOGS: tuple[Log, ...] = ("no", "everysec", "always")
 DOWN_S = (0.3, 1.5, 3.0, 10.0, 60.0)
 
 
@@ -34,6 +35,8 @@ class Scale:
     dispatcher_kills: int = 100
     waiting: int = 10_000
     nemesis_s: float = 60.0
+    logs: Sequence[Log] = LOGS
+    down_s: Sequence[float] = DOWN_S
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,11 @@ async def run_core(engine: str, scale: Scale, only: Collection[str] = TRIALS) ->
     for scenario, settings in ON_EACH_ENGINE:
         if _name(scenario) in only:
             passed &= await _run(engine, scale, scenario, settings)
-    if engine == "postgresql" and RESTARTS in only:
-        for durability in DURABILITIES:
-            for down_s in DOWN_S:
-                words = "without a log, " if durability == "no" else f"with a log flushed {durability}, "
-                passed &= await _run(engine, scale, _redis_restarted_after(down_s), DEFAULTS, durability, words)
+    if RESTARTS in only:
+        for log in scale.logs:
+            for down_s in scale.down_s:
+                words = "without a log, " if log == "no" else f"with a log flushed {log}, "
+                passed &= await _run(engine, scale, _redis_restarted_after(down_s), DEFAULTS, log, words)
     return passed
 
 
@@ -136,12 +139,12 @@ async def _run(
     scale: Scale,
     scenario: Scenario,
     settings: dict[str, str],
-    durability: Literal["no", "everysec", "always"] = "no",
+    log: Log = "no",
     note: str = "",
 ) -> bool:
     began = time.monotonic()
     try:
-        async with _arena(engine, scale, settings, durability) as arena:
+        async with _arena(engine, scale, settings, log) as arena:
             words = await scenario(arena)
             findings = await arena.trial.findings(within_s=LONGEST_S)
             runs = len(await arena.trial.runs())
@@ -154,12 +157,10 @@ async def _run(
 
 
 @asynccontextmanager
-async def _arena(
-    engine: str, scale: Scale, settings: dict[str, str], durability: Literal["no", "everysec", "always"]
-) -> AsyncIterator[Arena]:
+async def _arena(engine: str, scale: Scale, settings: dict[str, str], log: Log) -> AsyncIterator[Arena]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-faults-")))
-        server = stack.enter_context(await asyncio.to_thread(RedisServer, appendonly=durability))
+        server = stack.enter_context(await asyncio.to_thread(RedisServer, appendonly=log))
         url = f"sqlite:///{folder / 'holdfast.db'}"
         if engine != "sqlite":
             make: type[PostgresServer | MariaDBServer] = PostgresServer if engine == "postgresql" else MariaDBServer

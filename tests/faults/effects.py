@@ -17,7 +17,7 @@ orders = Table(
     "trial_orders",
     effects.metadata,
     Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    Column("run_id", Uuid(), nullable=False),
+    Column("run_id", Uuid(), nullable=False, index=True),
 )
 """What a producer writes in the transaction in which it enqueues."""
 
