@@ -43,12 +43,13 @@ local function take(ids, original, owner, queue, leases, scores, owners, token, 
     queued[2 * i - 1], queued[2 * i] = lease_end, id
     kept[2 * i - 1], kept[2 * i] = id, original[i]
     owned[2 * i - 1], owned[2 * i] = id, owner[i]
-    redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', in_progress_ms)
   end
-  redis.call('ZADD', queue, unpack(queued))
-  redis.call('ZADD', leases, unpack(queued))
+  -- what fails where somebody has given a key another type comes first: a script keeps what it wrote before it failed
   redis.call('HSET', scores, unpack(kept))
   redis.call('HSET', owners, unpack(owned))
+  redis.call('ZADD', leases, unpack(queued))
+  redis.call('ZADD', queue, unpack(queued))
+  for _, id in ipairs(ids) do redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', in_progress_ms) end
 end
 """
 
@@ -93,10 +94,10 @@ for i, id in ipairs(all) do
   elseif holder and holder ~= token and (not lease[i] or owner == 'stock') then
     -- a stock worker has it, or one of ours whose lease Redis lost: out of the way until it is looked at again
     local look_at = now + (holder == 'stock' and 1000 or lease_ms)
-    redis.call('ZADD', queue, 'XX', look_at, id)
-    redis.call('ZADD', leases, look_at, id)
     redis.call('HSETNX', scores, id, original[i])
     redis.call('HSET', owners, id, holder)
+    redis.call('ZADD', leases, look_at, id)
+    redis.call('ZADD', queue, 'XX', look_at, id)
   else
     if lease[i] then original[i] = redis.call('HGET', scores, id) or original[i] end
     ids[#ids + 1], firsts[#firsts + 1] = id, original[i]

@@ -123,6 +123,17 @@ def test_the_queue_itself_has_a_wrong_type(room: Room) -> None:
     assert worker.alive
 
 
+@pytest.mark.parametrize("suffix", [":leases", ":scores", ":owners"])
+def test_a_claim_that_a_broken_key_hinders_takes_nothing(room: Room, suffix: str) -> None:
+    """A script that fails halfway keeps what it has written: a lease without an owner would have to run out."""
+    room.start(lease_s=600)
+    room.redis.set(QUEUE + suffix, b"oops")
+    room.enqueue("quick", job_id="job")
+    room.wait_for_results(["job"])
+
+    assert room.count("start") == {"job": 1}
+
+
 def test_keys_break_while_jobs_run(room: Room) -> None:
     jobs = ids("job", 10)
     worker = room.start()
