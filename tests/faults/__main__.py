@@ -17,11 +17,12 @@ from pathlib import Path
 
 from db import migrate
 from tests.faults.archives import LIVING_EVERY, Destination, kill_archives
-from tests.faults.core import DOWN_S, LOGS, TRIALS, Scale, run_core
+from tests.faults.core import run_core
 from tests.faults.kills import KillTrial, draw_moments, kill_and_restart
 from tests.faults.memory import LIMIT_MIB, measure_import
 from tests.faults.place import Place
 from tests.faults.return_kills import RETURNS, run_return_kills
+from tests.faults.scenarios import DOWN_S, LOGS, TRIALS, Scale
 from tests.faults.task_files import write_task_file
 from tests.forks import Forks
 from tests.model.search import search_protocol, search_real_parts

@@ -1,4 +1,4 @@
-"""Runs that wait for longer than Redis keeps anything, and ids that stock producers use again."""
+"""Runs that wait for days, or for longer than Redis keeps anything, and ids that are used again (FAULTS, row 16)."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,6 +10,7 @@ from holdfast import Client, RunNotFound, wire
 from tests.faults.history import Expected
 from tests.faults.kinds import Done, TrialWrite
 from tests.faults.trial import Trial
+from tests.faults.waits import wait_for_days
 
 KEPT_S = 1
 TIMES = 3
@@ -37,8 +38,13 @@ async def test_an_id_that_is_used_again_is_another_run_each_time(trial: Trial) -
     assert (await trial.findings()).problems == []
 
 
-async def test_what_redis_has_forgotten_the_ledger_tells(sqlite_trial: Trial) -> None:
-    trial = sqlite_trial
+async def test_runs_that_wait_for_days_run_once(trial: Trial) -> None:
+    await wait_for_days(trial, 10)
+
+    assert (await trial.findings()).problems == []
+
+
+async def test_what_redis_has_forgotten_the_ledger_tells(trial: Trial) -> None:
     await trial.started(KEEP_RESULT_S=str(KEPT_S))
     (early,) = await trial.send([TrialWrite(steps=2)])
     (late,) = await trial.send([TrialWrite()], at=datetime.now(UTC) + timedelta(seconds=2 * KEPT_S))
@@ -57,9 +63,8 @@ async def test_what_redis_has_forgotten_the_ledger_tells(sqlite_trial: Trial) ->
     assert (await trial.findings()).problems == []
 
 
-async def test_a_payload_that_expires_before_anybody_has_seen_it_is_told(sqlite_trial: Trial) -> None:
+async def test_a_payload_that_expires_before_anybody_has_seen_it_is_told(trial: Trial) -> None:
     """Stock producers let Redis throw payloads away: what is lost there is said, and our own runs wait on."""
-    trial = sqlite_trial
     producer = await stock_producer(trial)
     await producer.enqueue_job(TrialWrite.kind, _job_id="expires", _expires=timedelta(milliseconds=100))
     await producer.aclose()

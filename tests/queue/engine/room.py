@@ -153,7 +153,8 @@ class Room:
 def left_behind(client: Any, queue: str = wire.DEFAULT_QUEUE) -> list[str]:
     """The keys of runs and claims that a Redis still has; nothing when all is over."""
     patterns = (f"{queue}*", wire.JOB_KEY + "*", wire.IN_PROGRESS_KEY + "*", wire.RETRY_KEY + "*", wire.ABORT_KEY)
-    found = {key.decode(errors="backslashreplace") for pattern in patterns for key in client.scan_iter(pattern, count=1000)}
+    raw = {key for pattern in patterns for key in client.scan_iter(pattern, count=1000)}
+    found = [key.decode(errors="backslashreplace") for key in raw]
     return sorted(key for key in found if not key.endswith((":health-check", ":quarantine", ":damaged", ":compared")))
 
 
