@@ -60,19 +60,24 @@ async def _apart(trial: Trial) -> tuple[int, int]:
 
 
 async def kill_dispatchers(trial: Trial, kills: int, runs_each: int, rng: random.Random) -> int:
-    """Kills workers so often while they dispatch; returns how many runs Redis had heard of at these moments."""
-    dispatched = 0
-    for _ in range(kills):
+    """Kills workers so often while they dispatch; returns how many runs Redis had heard of at these moments.
+
+    The queue is paused meanwhile: a worker with one slot would begin the same oldest run each time, and a run that
+    loses three workers while it runs alone is quarantined.
+    """
+    await trial.command("queues", "pause", wire.DEFAULT_QUEUE)
+    for number in range(kills):
         await trial.enqueue(TrialWrite() for _ in range(runs_each))
-        before = trial.redis.zcard(wire.DEFAULT_QUEUE)
-        threshold = before + rng.randint(1, runs_each)
-        worker = trial.worker(MAX_JOBS="1")
+        threshold = trial.redis.zcard(wire.DEFAULT_QUEUE) + rng.randint(1, runs_each)
+        worker = trial.worker()
 
         async def midway(threshold: int = threshold) -> bool:
             return bool(trial.redis.zcard(wire.DEFAULT_QUEUE) >= threshold)
 
-        await trial.until(midway, f"{threshold} runs in Redis")
+        await trial.until(midway, f"{threshold} runs in Redis after {number} kills")
         worker.kill()
-        dispatched += trial.redis.zcard(wire.DEFAULT_QUEUE) - before
+    dispatched: int = trial.redis.zcard(wire.DEFAULT_QUEUE)
+    assert {run.fence for run in await trial.runs()} == {0}, "a paused queue starts nothing"
+    await trial.command("queues", "resume", wire.DEFAULT_QUEUE)
     trial.worker(MAX_JOBS="50")
     return dispatched
