@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,37 +45,55 @@ return {payloads, redis.call('ZMSCORE', KEYS[1], unpack(ARGV, 3))}
 string) of as many as fit, and the scores of all."""
 
 
-async def take_in(redis: Any, queue: str, ids: Sequence[bytes], kinds: Collection[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """What one look at an intake list came to."""
+
+    entered: int = 0
+    """Runs that were new to the ledger."""
+    left: int = 0
+    """Announcements that were left for a worker that knows their kinds."""
+
+
+async def take_in(
+    redis: Any, queue: str, ids: Sequence[bytes], kinds: Collection[str], *, light: Collection[str] = ()
+) -> TakenIn:
     """Enter what producers have announced on the intake list.
 
-    An announcement that is lost with this worker costs nothing: its run is entered at admission. What this worker
-    would not run, because its kind is unknown or its payload too large, is left to whoever claims it. The latest come
-    first: the earliest are about to be admitted, which enters them as well.
+    An announcement that is lost with this worker costs nothing: its run is entered at admission. One of a kind that is
+    unknown here goes back to the list's far end while its entry waits in the queue: in the middle of a deploy another
+    worker knows it. The latest come first: the earliest are about to be admitted, which enters them as well.
 
     Args:
         redis: arq's connection.
         queue: the queue's key.
         ids: the last ``AT_ONCE`` that were taken off the list; the rest of it is taken here.
         kinds: those that this worker enters.
-
-    Returns:
-        How many runs were new to the ledger.
+        light: those that this worker knows and that keep no ledger.
     """
-    entered = 0
+    entered = left = 0
     began = time.monotonic()
     while ids:
+        known, foreign = 0, list[bytes]()
         try:
             async for borns in _look_up(redis, queue, ids):
-                entered += await _enter([born for born in borns if born.kind in kinds])
+                mine = [born for born in borns if born.kind in kinds]
+                entered += await _enter(mine)
+                known += len(mine)
+                others = (born for born in borns if born.kind not in kinds and born.kind not in light)
+                foreign += [born.job_id.encode() for born in others if born.due_at is not None]
         except BaseException:
             await give_back(redis, queue, ids)
             raise
-        if len(ids) < AT_ONCE:
+        if foreign:
+            await redis.lpush(queue + wire.INTAKE_SUFFIX, *foreign)
+        left += len(foreign)
+        if len(ids) < AT_ONCE or not known:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))
         began = time.monotonic()
         ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
-    return entered
+    return TakenIn(entered, left)
 
 
 async def give_back(redis: Any, queue: str, ids: Sequence[bytes]) -> None:

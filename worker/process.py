@@ -188,6 +188,7 @@ async def _something_is_due(runtime: Runtime) -> bool:
             pipe.zcount(queue, "-inf", now_ms)
             pipe.zcard(QueueKeys(queue).leases)
             pipe.llen(QueueKeys(queue).intake)
-            if any(await pipe.execute()):
-                return True
+            due, leased, announced = await pipe.execute()
+        if due or leased or announced > runtime.upkeep.left_announced.get(queue, 0):
+            return True
     return runtime.upkeep.is_taking_in

@@ -71,13 +71,17 @@ class Upkeep:
         self._runtime = runtime
         self._settings = runtime.settings
         self._queues = runtime.queues
-        self._kinds = tuple(kind for kind, job in load_jobs(runtime.settings).items() if job.ledger)
+        jobs = load_jobs(runtime.settings)
+        self._kinds = tuple(kind for kind, job in jobs.items() if job.ledger)
+        self._light_kinds = jobs.keys() - set(self._kinds)
         self._watch = reconcile.RedisWatch(self._queues, self._kinds)
         self._has_looked = False
         self._clock = DatabaseClock()
         self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
         self.is_taking_in = False
         """Whether runs may have been taken off the intake list that are not in the ledger yet."""
+        self.left_announced: dict[str, int] = {}
+        """By queue, how many announcements on its list are of kinds that are unknown here."""
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._phase_s = random.uniform(0, SWEEP_INTERVAL_S)  # noqa: S311 - so that workers do not look all at once
@@ -189,12 +193,14 @@ class Upkeep:
 
     async def _take_in(self, sight: reconcile.Sight) -> None:
         redis, announced = self._runtime.redis, dict(sight.announced)
+        self.left_announced.clear()
         try:
             for queue, identity in sight.lost.items():
                 await self._reconcile(queue, identity)
             while announced:
                 queue, ids = announced.popitem()
-                await intake.take_in(redis, queue, ids, self._kinds)
+                taken = await intake.take_in(redis, queue, ids, self._kinds, light=self._light_kinds)
+                self.left_announced[queue] = taken.left
         finally:
             for queue, ids in announced.items():
                 await intake.give_back(redis, queue, ids)

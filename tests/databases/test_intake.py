@@ -51,7 +51,7 @@ async def announce(redis: Any, *runs: BornRun) -> None:
 async def take_in(redis: Any, kinds: Sequence[str] = KINDS) -> int:
     """As a worker does."""
     sight = await reconcile.RedisWatch([QUEUE], KINDS).look(redis)
-    return await intake.take_in(redis, QUEUE, sight.announced.get(QUEUE, ()), kinds)
+    return (await intake.take_in(redis, QUEUE, sight.announced.get(QUEUE, ()), kinds, light=["light"])).entered
 
 
 def milliseconds(instant: datetime) -> int:
@@ -164,6 +164,31 @@ async def test_what_this_worker_would_not_run_is_left_to_whoever_claims_it(redis
     assert await take_in(redis) == 1
     assert (await run_of(UUID(run.job_id))).state == RunState.WAITING
     assert await count_runs() == 1
+
+
+async def test_what_is_of_an_unknown_kind_and_waits_is_left_to_a_worker_that_knows_it(redis: Any) -> None:
+    ours, new, light, claimed = (
+        replace(born(), kind=kind) for kind in ("import_tasks", "new_kind", "light", "new_kind")
+    )
+    await announce(redis, new, ours, light, claimed)
+    await redis.zadd(QUEUE, {new.job_id: 10**15, light.job_id: 10**15})
+    assert await take_in(redis) == 1
+    assert await redis.lrange(INTAKE, 0, -1) == [new.job_id.encode()]
+    assert await take_in(redis, ["new_kind"]) == 1
+    assert (await run_of(UUID(new.job_id))).kind == "new_kind"
+    assert await redis.exists(INTAKE) == 0
+
+
+async def test_many_of_unknown_kinds_do_not_keep_those_that_are_known_from_the_ledger(redis: Any) -> None:
+    unknown, known = [replace(born(), kind="new_kind") for _ in range(1200)], [born() for _ in range(600)]
+    await announce(redis, *unknown, *known)
+    await redis.zadd(QUEUE, {run.job_id: 10**15 for run in unknown})
+    assert await take_in(redis) == 600
+    assert await redis.llen(INTAKE) == 1200
+    later = born()
+    await announce(redis, later)
+    assert await take_in(redis) == 1
+    assert await redis.llen(INTAKE) == 1200
 
 
 async def test_a_database_that_is_away_costs_no_announcement(

@@ -18,6 +18,7 @@ from holdfast.outbox import job_runs
 from samples.make_tasks import FIELD_MAP
 from tests.faults.history import Expected
 from tests.processes import WorkerProcess, clean_environment
+from tests.queue.lasting_kinds import Lasting
 from tests.queue.workplace import PATIENCE_S, SUCCESS, Workplace, assert_counts, log_events
 from tests.servers import RedisServer, free_port, wait_until
 from tests.skips import made_or_skipped
@@ -64,6 +65,7 @@ async def test_a_burst_ends_when_nothing_is_due(place: Workplace) -> None:
     async with Client(place.redis_url) as client, place.ledger() as ledger:
         due = [await client.enqueue(place.import_request(f"{number}.csv")) for number in range(3)]
         later = await client.enqueue(place.import_request("later.csv"), at=datetime.now(UTC) + FAR)
+        await client.enqueue(Lasting(gate="unknown to this worker"), at=datetime.now(UTC) + FAR)
         async with ledger.manager.session() as session:
             from_ledger = await outbox.enqueue(session, place.import_request("ledger.csv"))
             await outbox.enqueue(session, place.import_request("ledger.csv"), at=datetime.now(UTC) + FAR)
