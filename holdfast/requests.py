@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 class JobReport(BaseModel):
     """What a run that succeeded says about what it did."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)  # JSON has no such numbers
 
 
 ReportT = TypeVar("ReportT", bound=JobReport)
@@ -21,7 +21,7 @@ ReportT = TypeVar("ReportT", bound=JobReport)
 class JobRequest(BaseModel, Generic[ReportT]):
     """What a producer asks for; ``kind`` is the stable name on the wire and in the ledger."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has no such numbers
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[str]
     report_type: ClassVar[type[JobReport]]

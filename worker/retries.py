@@ -77,17 +77,23 @@ def _named(error: BaseException) -> Outcome | None:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an error as the ledger and the wire keep it: a type for programs, one line for people."""
+    if isinstance(error, ValidationError):  # of a report, for example; its first line has nothing but a number
+        return {"type": type(error).__name__, "message": f"{error.title}: {_first_problem(error)}"}
     kind = error.code if isinstance(error, JobFailed) else type(error).__name__
     return {"type": kind, "message": first_line(error)}
 
 
 def describe_invalid(error: ValidationError) -> dict[str, Any]:
     """Return why a request does not fit its kind, as ``describe`` returns errors."""
+    return {"type": "invalid_request", "message": _first_problem(error)}
+
+
+def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     # A misspelt field is also a missing one: the misspelling says more.
     first = min(problems, key=lambda problem: problem["type"] == "missing")
     place = ".".join(str(part) for part in first["loc"]) or "request"
-    return {"type": "invalid_request", "message": f"{place}: {first['msg']}"}
+    return f"{place}: {first['msg']}"
 
 
 def is_expected(error: Exception) -> bool:

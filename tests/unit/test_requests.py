@@ -95,6 +95,12 @@ def test_the_report_of_a_newer_worker_can_be_read() -> None:
     assert (report.rows_read, report.encoding, report.dry_run) == (5, "utf-8", False)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_report_holds_no_number_that_json_has_not(number: float) -> None:
+    with pytest.raises(ValidationError, match=r"rows_per_s\n.*finite number"):
+        ImportReport.model_validate({**REPORT, "rows_per_s": number})
+
+
 def test_each_kind_knows_its_report() -> None:
     kinds = {"archive_deleted": ArchiveDeleted, "erase_archived": EraseArchived, "import_tasks": ImportTasks}
     assert {**kinds, "restore_archived": RestoreArchived} == REQUEST_TYPES

@@ -1,12 +1,16 @@
 """Whether and when a failed attempt is tried again."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from db.errors import DatabaseUnavailable
+from holdfast import RestoreReport
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
 from worker.retries import Outcome, backoff_s, classify
@@ -53,6 +57,15 @@ def test_what_will_not_pass_fails_at_once(error: Exception) -> None:
     assert outcome.name == "failed"
     assert outcome.error is not None
     assert "\n" not in outcome.error["message"]
+
+
+def test_a_report_that_does_not_fit_is_told_by_its_field() -> None:
+    with pytest.raises(ValidationError) as caught:
+        RestoreReport.model_validate({"restored": float("nan")})
+    outcome = classify(caught.value, attempt=1, policy=RetryPolicy(max_attempts=5))
+    assert outcome.error is not None
+    assert outcome.error["type"] == "ValidationError"
+    assert re.fullmatch(r"RestoreReport: \w+: .*", outcome.error["message"])
 
 
 def test_the_jobs_own_word_is_kept() -> None:
