@@ -1,7 +1,7 @@
 """The path of kinds that keep no ledger: Redis alone knows of their runs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from arq.worker import Retry
 from pydantic import ValidationError
@@ -11,25 +11,28 @@ from holdfast.errors import RunCancelled, RunFailed
 from holdfast.ids import uuid7
 from holdfast.requests import JobReport
 from jobs.context import RunContext
-from jobs.outcomes import JobCancelled, JobSnoozed, RunInterrupted
 from jobs.registry import Job
 from worker.logs import get_logger
-from worker.retries import OBSTACLE_S, describe, describe_invalid, is_expected
+from worker.queue.execution import Postponed
+from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected
 from worker.runtime import Runtime
 
 
 async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Run a kind that keeps no ledger.
 
+    Its charged attempts are counted in Redis, by arq's retry counter.
+
     Raises:
         RunFailed: the request or the job failed (``RunCancelled`` when it was cancelled).
-        arq.worker.Retry: not now: it is paused or held, or the job was interrupted or snoozed.
+        Postponed: not now: it is paused or held, or the job was interrupted or snoozed.
+        arq.worker.Retry: the attempt failed, and the kind's policy tries it again.
     """
     job_id: str = ctx["job_id"]
     if ctx.get("aborted"):
         raise RunCancelled(job_id, "cancelled", "cancelled before it started")
     if runtime.obstacle(queue=ctx.get("queue", runtime.queues[0]), kind=job.kind) is not None:
-        raise Retry(defer=OBSTACLE_S)
+        raise Postponed(defer=OBSTACLE_S)
     try:
         request = job.request_type.model_validate(arguments)
     except ValidationError as invalid:
@@ -38,7 +41,7 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
     context = RunContext(
         run_id=uuid7(),
         kind=job.kind,
-        attempt=1,
+        attempt=ctx["job_try"],
         fence=0,
         settings=runtime.settings,
         should_stop=runtime.should_stop,
@@ -47,15 +50,19 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
     try:
         with runtime.deadlines.limit(job.timeout_s):
             report: JobReport = await job.perform(context, request)
-    except RunInterrupted:
-        raise Retry(defer=0) from None
-    except JobSnoozed as snoozed:
-        raise Retry(defer=snoozed.delay_s) from None
-    except JobCancelled as cancelled:
-        raise RunCancelled(job_id, "cancelled", str(cancelled)) from None
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 - classify looks at each
         if not is_expected(failure):
             get_logger(run_id=job_id, kind=job.kind).exception("the job raised an unexpected error")
-        error = describe(failure)
-        raise RunFailed(job_id, error["type"], error["message"]) from failure
+        _raise_outcome(job_id, classify(failure, attempt=context.attempt, policy=job.retries), failure)
     return report.model_dump(mode="json")
+
+
+def _raise_outcome(job_id: str, outcome: Outcome, failure: Exception) -> NoReturn:
+    if outcome.name in {"interrupted", "snoozed"}:
+        raise Postponed(defer=outcome.delay_s) from None
+    if outcome.name == "retry":
+        raise Retry(defer=outcome.delay_s) from failure
+    error = outcome.error or {}
+    if outcome.name == "cancelled":
+        raise RunCancelled(job_id, error["type"], error["message"]) from None
+    raise RunFailed(job_id, error["type"], error["message"]) from failure

@@ -98,7 +98,7 @@ def _first_problem(error: ValidationError) -> str:
 
 def is_expected(error: Exception) -> bool:
     """Whether an error is one of those that jobs end with, so that the log needs no traceback."""
-    if isinstance(error, RunInterrupted | FenceLost | TimeoutError):
+    if isinstance(error, TimeoutError) or _named(error) is not None:
         return True
     return describe(error)["type"] != type(error).__name__ or is_transient(error)
 

@@ -13,7 +13,7 @@ from db.errors import DatabaseUnavailable
 from holdfast import RestoreReport
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
-from worker.retries import Outcome, backoff_s, classify
+from worker.retries import Outcome, backoff_s, classify, is_expected
 
 TRANSIENT = [
     DatabaseUnavailable("no connection"),
@@ -66,6 +66,14 @@ def test_a_report_that_does_not_fit_is_told_by_its_field() -> None:
     assert outcome.error is not None
     assert outcome.error["type"] == "ValidationError"
     assert re.fullmatch(r"RestoreReport: \w+: .*", outcome.error["message"])
+
+
+@pytest.mark.parametrize(
+    "outcome", [FenceLost("x"), JobCancelled("x"), JobFailed("x", "y"), JobSnoozed(1.0), RunInterrupted()]
+)
+def test_an_outcome_with_a_name_is_no_surprise(outcome: Exception) -> None:
+    assert is_expected(outcome)
+    assert not is_expected(ZeroDivisionError())
 
 
 def test_the_jobs_own_word_is_kept() -> None:

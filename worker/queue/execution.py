@@ -50,6 +50,10 @@ class Poisoned(RunFailed):
     """A function says that its entry can never be run as it is: it is parked in quarantine, its result says why."""
 
 
+class Postponed(Retry):
+    """A function says that it was not tried: its entry goes back as after ``Retry``, and no try is counted."""
+
+
 def now_ms() -> int:
     """Return Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
@@ -197,7 +201,7 @@ class Execution:
         if worker.retry_jobs and isinstance(error, Retry):
             delay_ms = error.defer_score
             logger.info("%6.2fs ↻ %s retrying job in %0.2fs", took_s, self._claimed.ref, (delay_ms or 0) / 1000)
-            return self._back(delay_ms or None)
+            return self._back(delay_ms or None, charge=not isinstance(error, Postponed))
         cancelled = isinstance(error, asyncio.CancelledError)
         task = asyncio.current_task()
         if cancelled and job_id in worker.aborting_tasks:
