@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, text, true
+from sqlalchemy import BindParameter, ColumnElement, func, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import PoolResetState
@@ -56,12 +56,12 @@ def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState
         cursor.close()
 
 
-def name_columns(session: AsyncSession, name: str) -> list[ColumnElement[Any]]:
+def name_columns(dialect: str, name: str | BindParameter[str]) -> list[ColumnElement[Any]]:
     """Return what the statement that locks the run has to select as well, so that it names the session on the way.
 
     On PostgreSQL the name is local to the transaction: it works through PgBouncer and ends by itself.
     """
-    if session.get_bind().dialect.name != "postgresql":
+    if dialect != "postgresql":
         return []
     return [func.set_config("application_name", name, true()).label("session_name")]
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reading_session
@@ -19,6 +19,14 @@ from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
+
+# Each batch executes two of them: they are made once.
+_NEW: dict[str, Any] = {"cursor": bindparam("new_cursor"), "counters": bindparam("new_counters")}
+_WRITE = update(job_runs).where(job_runs.c.id == bindparam("run_id")).values(_NEW | {"crashes": 0})
+_RANGES = cast("Table", JobRunRange.__table__)
+_MINE = (_RANGES.c.run_id == bindparam("of_run")) & (_RANGES.c.number == bindparam("of_number"))
+_LOCK_RANGE = select(_RANGES.c.cursor, _RANGES.c.counters).where(_MINE).with_for_update()
+_WRITE_RANGE = update(_RANGES).where(_MINE).values(_NEW)
 
 
 @dataclass(slots=True)
@@ -86,11 +94,8 @@ class RunContext:
             if (batch.cursor, batch.counters) == (before.cursor, before.counters):
                 return
             # A run that gets on is no suspect, however often its workers die: crashes count from the last batch on.
-            await session.execute(
-                update(job_runs)
-                .where(job_runs.c.id == self.run_id)
-                .values(cursor=batch.cursor, counters=batch.counters, crashes=0)
-            )
+            written = {"run_id": self.run_id, "new_cursor": batch.cursor, "new_counters": batch.counters}
+            await session.execute(_WRITE, written)
 
     @asynccontextmanager
     async def batch_of_range(self, number: int) -> AsyncIterator[Batch]:
@@ -111,12 +116,12 @@ class RunContext:
         async with get_async_session() as session:
             async with in_time():
                 self._still_ours(await lock_by_fence(session, self.run_id, self.fence, shared=True))
-            mine = (JobRunRange.run_id == self.run_id) & (JobRunRange.number == number)
-            query = select(JobRunRange.cursor, JobRunRange.counters).where(mine).with_for_update()
-            row = (await session.execute(query)).one()
+            mine = {"of_run": self.run_id, "of_number": number}
+            row = (await session.execute(_LOCK_RANGE, mine)).one()
             batch = Batch(session, deepcopy(row.cursor), dict(row.counters))
             yield batch
-            await session.execute(update(JobRunRange).where(mine).values(cursor=batch.cursor, counters=batch.counters))
+            written = {"new_cursor": batch.cursor, "new_counters": batch.counters}
+            await session.execute(_WRITE_RANGE, mine | written)
 
     def _still_ours(self, run: RunRow | None) -> RunRow:
         if run is None or not holds_fence(run, self.fence):

@@ -15,21 +15,20 @@ from db.archives.rows import Chosen, Proof, Shape
 from db.fields import json_value
 
 
-async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool = False) -> tuple[Proof, bytes]:
+async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
     """Return rows as lines, each with its end, and the proof of what the table holds of them.
 
     Args:
-        session: in the transaction that will delete them.
+        session: any.
         shape: the table.
         chosen: the rows.
-        lock: lock them, and leave out those that others have locked; they must be locked otherwise.
     """
     if session.get_bind().dialect.name == "postgresql":
-        return await _lines_of_postgresql(session, shape, chosen, lock=lock)
+        return await _lines_of_postgresql(session, shape, chosen)
     columns = list(shape.table.columns)
     hash_of = row_hash(session, columns, shape.types).label("holdfast_hash")
     query = select(*columns, hash_of).where(chosen.of(shape.table, session.get_bind().dialect.name))
-    rows = (await session.execute(query.with_for_update(skip_locked=True) if lock else query)).all()
+    rows = (await session.execute(query, chosen.values)).all()
     lines = [_line(shape.names, row) for row in rows]
     return Proof(len(rows), sum(int(row.holdfast_hash) for row in rows)), "".join(lines).encode()
 
@@ -39,17 +38,15 @@ def _line(names: list[str], row: Any) -> str:
     return f"{json.dumps(values, ensure_ascii=False, separators=(',', ':'))}\n"
 
 
-async def _lines_of_postgresql(
-    session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool
-) -> tuple[Proof, bytes]:
+async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
     shown = [_shown(column, shape.types.get(column.name, "")).label(column.name) for column in shape.table.columns]
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
-    locked = select(*shown, hash_of).where(chosen.of(shape.table, "postgresql"))
-    rows = (locked.with_for_update(skip_locked=True) if lock else locked).cte("due")
+    rows = select(*shown, hash_of).where(chosen.of(shape.table, "postgresql")).cte("due")
     record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
     line = cast(func.row_to_json(literal_column("record")), Text())
     query = select(func.count(), func.sum(rows.c.holdfast_hash), func.string_agg(line, literal_column(r"E'\n'")))
-    count, checksum, lines = (await session.execute(query.select_from(rows.join(record, literal_column("true"))))).one()
+    joined = rows.join(record, literal_column("true"))
+    count, checksum, lines = (await session.execute(query.select_from(joined), chosen.values)).one()
     return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
 
 

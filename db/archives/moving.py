@@ -1,15 +1,18 @@
 """The two halves of a move: keep rows in the archive, delete them; each says what it held, by count and checksum.
 
-PostgreSQL hashes what it has inserted and what it has deleted, in the same two statements. MySQL, MariaDB and SQLite
-are asked first, on both sides, and delete afterwards: their rows are locked by then.
+PostgreSQL hashes what it has inserted and what it has deleted, in the statements that do it, or in the one that does
+both. MySQL, MariaDB and SQLite are asked first, on both sides, and delete afterwards: their rows are locked by then.
 """
 
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     CursorResult,
     Executable,
+    Insert,
     Select,
     Table,
     bindparam,
@@ -19,6 +22,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,34 +30,65 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.archive_tables import ARCHIVE_RUN_ID, OWN_COLUMNS
 from db.archives.hashing import row_hash
 from db.archives.keys import key_columns
-from db.archives.rows import ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp
+from db.archives.rows import AnySelect, ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp
 from db.run_sessions import MYSQL_DIALECTS
 from db.types import UtcDateTime, UUIDType
 
 
-async def keep(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp, *, lock: bool = False) -> Proof:
-    """Copy rows into the archive; returns what the archive holds of them now.
+async def move(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp) -> Proof:
+    """Put rows into the archive and delete them; returns what was moved, the same on both sides.
 
     Args:
-        session: in the transaction that will delete them.
+        session: the transaction.
         shape: the table; it has an archive.
-        chosen: the rows.
+        chosen: the rows. They are locked, or on PostgreSQL chosen by their place: then it waits for those that others
+            have locked.
         stamp: what they are marked with.
-        lock: lock them on the way, and leave out those that others have locked; they must be locked otherwise.
+
+    Raises:
+        ProofFailed: the archive holds something else than what was deleted; roll back.
     """
-    archive, dialect = _archive_of(shape), _dialect(session)
-    marks = [literal(stamp.archived_at, UtcDateTime()), literal(stamp.run_id, UUIDType())]
-    source = select(*shape.table.columns, *marks).where(chosen.of(shape.table, dialect))
-    if lock:
-        source = source.with_for_update(skip_locked=True)
-    copying = insert(archive).from_select([*shape.names, *OWN_COLUMNS], source, include_defaults=False)
-    copies = [archive.c[name] for name in shape.names]
-    if dialect == "postgresql":
+    if _dialect(session) == "postgresql":
+        return await _move_on_postgresql(session, shape, chosen, stamp)
+    return await delete_proved(session, shape, chosen, await _copy(session, shape, chosen, stamp))
+
+
+async def _move_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp) -> Proof:
+    def build() -> AnySelect:
+        removing = delete(shape.table).where(chosen.of(shape.table, "postgresql")).returning(*shape.table.columns)
+        gone = removing.cte("gone")
+        deleted = cast("list[Column[Any]]", [gone.c[name] for name in shape.names])
+        hash_of_gone = row_hash(session, deleted, shape.types)
+        copying, copies = _copying(shape, stamp, select(*gone.c))
         kept = copying.returning(row_hash(session, copies, shape.types).label("hash")).cte("kept")
-        return await _proof(session, select(func.count(), func.sum(kept.c.hash)).select_from(kept))
+        source = select(func.count(), func.sum(hash_of_gone)).select_from(gone).subquery()
+        copies_kept = select(func.count(), func.sum(kept.c.hash)).select_from(kept).subquery()
+        return select(source, copies_kept).join_from(source, copies_kept, true())
+
+    statement = _kept_statement(shape, ("move", stamp), chosen, build)
+    gone_rows, gone_sum, kept_rows, kept_sum = (await session.execute(statement, chosen.values)).one()
+    kept = Proof(kept_rows, int(kept_sum or 0))
+    _compare(shape, kept, Proof(gone_rows, int(gone_sum or 0)))
+    return kept
+
+
+async def _copy(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp) -> Proof:
+    """Copy locked rows into the archive; returns what the archive holds of them now."""
+    source = select(*shape.table.columns).where(chosen.of(shape.table, _dialect(session)))
+    copying, _ = _copying(shape, stamp, source)
     await session.execute(copying)
+    archive = _archive_of(shape)
     of_this_run = archive.c[ARCHIVE_RUN_ID] == stamp.run_id
     return await _proof(session, _summed(session, archive, shape, chosen).where(of_this_run))
+
+
+def _copying(shape: Shape, stamp: Stamp, source: AnySelect) -> tuple[Insert, list[Column[Any]]]:
+    """Return the statement that puts rows into the archive, and their columns there."""
+    archive = _archive_of(shape)
+    marks: list[ColumnElement[Any]] = [literal(stamp.archived_at, UtcDateTime()), literal(stamp.run_id, UUIDType())]
+    names = [*shape.names, *OWN_COLUMNS]
+    copying = insert(archive).from_select(names, source.add_columns(*marks), include_defaults=False)
+    return copying, [archive.c[name] for name in shape.names]
 
 
 async def read_proof(session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
@@ -65,7 +100,7 @@ async def delete_proved(session: AsyncSession, shape: Shape, chosen: Chosen, kep
     """Delete rows, and prove that they are those which were kept.
 
     Args:
-        session: in the transaction that kept them.
+        session: the transaction.
         shape: the table.
         chosen: the rows.
         kept: what was kept of them; None where nothing was to be.
@@ -102,10 +137,23 @@ def _removing(shape: Shape, chosen: Chosen, dialect: str) -> Executable:
 
 
 async def _delete_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen, *, hashed: bool) -> Proof:
-    hash_of = row_hash(session, shape.table.columns, shape.types) if hashed else literal(0)
-    removing = delete(shape.table).where(chosen.of(shape.table, "postgresql")).returning(hash_of.label("hash"))
-    gone = removing.cte("gone")
-    return await _proof(session, select(func.count(), func.sum(gone.c.hash)).select_from(gone))
+    def build() -> Select[int, Any]:
+        hash_of = row_hash(session, shape.table.columns, shape.types) if hashed else literal(0)
+        removing = delete(shape.table).where(chosen.of(shape.table, "postgresql")).returning(hash_of.label("hash"))
+        gone = removing.cte("gone")
+        return select(func.count(), func.sum(gone.c.hash)).select_from(gone)
+
+    return await _proof(session, _kept_statement(shape, ("delete", hashed), chosen, build), chosen.values)
+
+
+def _kept_statement(shape: Shape, what: Hashable, chosen: Chosen, build: Callable[[], AnySelect]) -> AnySelect:
+    """Return a statement, made only once for all choices of the same form."""
+    if chosen.form is None:
+        return build()
+    key = (what, chosen.form)
+    if key not in shape.statements:
+        shape.statements[key] = build()
+    return shape.statements[key]
 
 
 def _summed(session: AsyncSession, side: Table, shape: Shape, chosen: Chosen) -> Select[int, Any]:
@@ -113,8 +161,8 @@ def _summed(session: AsyncSession, side: Table, shape: Shape, chosen: Chosen) ->
     return select(func.count(), func.sum(hash_of)).select_from(side).where(chosen.of(side, _dialect(session)))
 
 
-async def _proof(session: AsyncSession, query: Select[int, Any]) -> Proof:
-    rows, checksum = (await session.execute(query)).one()
+async def _proof(session: AsyncSession, query: Select[int, Any], values: dict[str, Any] | None = None) -> Proof:
+    rows, checksum = (await session.execute(query, values)).one()
     return Proof(rows, int(checksum or 0))
 
 

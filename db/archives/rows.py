@@ -1,6 +1,6 @@
 """Which rows one step of an archive is about: found and locked first, then taken by their keys or by their place."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -9,13 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     Table,
     and_,
     any_,
     bindparam,
     cast,
     func,
-    literal,
     literal_column,
     select,
     tuple_,
@@ -26,6 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import NullType, UserDefinedType
 
 from db.archives.keys import Key, key_columns
+
+AnySelect = Select[*tuple[Any, ...]]
 
 
 class ProofFailed(Exception):  # noqa: N818
@@ -50,6 +52,8 @@ class Shape:
     """None where they go to files or nowhere."""
     types: dict[str, str] = field(default_factory=dict)
     """Column -> type, in the database's own words."""
+    statements: dict[Hashable, AnySelect] = field(default_factory=dict)
+    """Those that each batch executes again with other values; to make one takes longer than to execute it."""
 
     @property
     def names(self) -> list[str]:
@@ -72,12 +76,24 @@ class Chosen(Protocol):
         """Return the condition."""
         ...
 
+    @property
+    def form(self) -> Hashable | None:
+        """What it has in common with others whose condition differs in ``values`` alone; None: it holds its values."""
+        ...
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the condition's parameters, by name: to be given when it is executed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ByKeys:
     """Rows of these keys."""
 
     keys: Sequence[Key]
+    form: None = None
+    values: dict[str, Any] = field(default_factory=dict)
 
     def of(self, table: Table, dialect: str) -> ColumnElement[bool]:
         """Return the condition, for the table or its archive: both have the same key."""
@@ -97,36 +113,65 @@ class ByPages:
         """Return the condition, for the table alone."""
         del dialect
         place: ColumnElement[Any] = literal_column("ctid")
-        return and_(place >= _tid(self.lower), place < _tid(self.upper), is_due(table, self.before))
+        lower, upper = (cast(bindparam(name, type_=NullType()), _Tid()) for name in ("lower", "upper"))
+        return and_(place >= lower, place < upper, is_due(table, self.before))
+
+    @property
+    def form(self) -> Hashable:
+        """All are alike."""
+        return "pages"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the condition's parameters, by name."""
+        return {"lower": (self.lower, 0), "upper": (self.upper, 0), DUE_BEFORE: self.before}
 
 
 @dataclass(frozen=True, slots=True)
 class ByDeletions:
-    """The due rows between two places of the index on ``(deleted_at, key)`` (PostgreSQL)."""
+    """The due rows between two places of the index on ``(deleted_at, key)`` (PostgreSQL).
 
-    lower: tuple[Any, ...] | None
-    """Behind which they begin; None: at the first."""
-    upper: tuple[Any, ...] | None
-    """The last of them; None: all there are."""
+    Where a place has no key but NULL, its ``deleted_at`` decides alone: it must be that of no row.
+    """
+
+    lower: tuple[Any, ...]
+    """Behind which they begin."""
+    upper: tuple[Any, ...]
+    """The last of them."""
     before: datetime
 
     def of(self, table: Table, dialect: str) -> ColumnElement[bool]:
         """Return the condition, for the table alone."""
         del dialect
         columns = [table.c.deleted_at, *key_columns(table)]
-        conditions = [is_due(table, self.before)]
-        for bound, is_lower in ((self.lower, True), (self.upper, False)):
-            if bound is not None:
-                typed = tuple_(*(literal(value, column.type) for value, column in zip(bound, columns, strict=True)))
-                conditions.append(tuple_(*columns) > typed if is_lower else tuple_(*columns) <= typed)
-        return and_(*conditions)
+        lower, upper = (
+            tuple_(*(bindparam(f"{name}_{place}", type_=column.type) for place, column in enumerate(columns)))
+            for name in ("lower", "upper")
+        )
+        return and_(is_due(table, self.before), tuple_(*columns) > lower, tuple_(*columns) <= upper)
+
+    @property
+    def form(self) -> Hashable:
+        """All are alike."""
+        return "deletions"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The values of the condition's parameters, by name."""
+        bounds = (("lower", self.lower), ("upper", self.upper))
+        places = {f"{name}_{place}": value for name, bound in bounds for place, value in enumerate(bound)}
+        return places | {DUE_BEFORE: self.before}
+
+
+DUE_BEFORE = "due_before"
+"""The parameter's name."""
 
 
 def is_due(table: Table, before: datetime) -> ColumnElement[bool]:
     """Return the condition that a row was soft-deleted before an instant, in the words of the index for it."""
     # Untyped: as a Boolean it would read "= 1" on SQLite, and no longer match the index's WHERE is_deleted.
     marked: Any = type_coerce(table.c.is_deleted, cast_type("Any", NullType()))
-    return and_(marked, table.c.deleted_at < before)
+    return and_(marked, table.c.deleted_at < bindparam(DUE_BEFORE, before, type_=table.c.deleted_at.type))
 
 
 def among_keys(columns: Sequence[ColumnElement[Any]], keys: Collection[Key], dialect: str) -> ColumnElement[bool]:
@@ -143,10 +188,6 @@ async def count_due(session: AsyncSession, table: Table, before: datetime) -> in
     """Return how many rows are due."""
     query = select(func.count()).select_from(table).where(is_due(table, before))
     return int((await session.execute(query)).scalar_one())
-
-
-def _tid(page: int) -> ColumnElement[Any]:
-    return cast(bindparam(None, (page, 0), type_=NullType(), unique=True), _Tid())
 
 
 class _Tid(UserDefinedType[tuple[int, int]]):

@@ -7,8 +7,8 @@ from one to the next.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import Column, ColumnElement, Table, and_, func, literal, or_, select, text, tuple_
@@ -21,6 +21,8 @@ WalkKind = Literal["pages", "keys", "deletions"]
 DENSE_SHARE = 0.05
 """From this share of due rows on, the table is walked in its own order."""
 _TID_RANGES_SINCE = (14, 0)
+_BEFORE_ALL = datetime(1000, 1, 1, tzinfo=UTC)
+"""Nothing that the models hold is older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +118,21 @@ async def find_deletions(session: AsyncSession, stretch: Stretch) -> tuple[ByDel
     """Return the next due rows of a walk by deletions as a range of its index, and the walk behind them."""
     table, walk = stretch.table, stretch.walk
     leading: list[Column[Any]] = [table.c.deleted_at, *key_columns(table)]
-    lower = tuple(_values(table, walk)) if walk.position else None
-    query = select(*leading).where(ByDeletions(lower, None, stretch.before).of(table, "postgresql"))
-    row = (await session.execute(query.order_by(*leading).limit(1).offset(stretch.count - 1))).one_or_none()
+    no_key = (None,) * (len(leading) - 1)
+    lower = tuple(_values(table, walk)) if walk.position else (_BEFORE_ALL, *no_key)
+    rest = ByDeletions(lower, (stretch.before, *no_key), stretch.before)
+    query = select(*leading).where(rest.of(table, "postgresql")).order_by(*leading)
+    row = (await session.execute(query.limit(1).offset(stretch.count - 1), rest.values)).one_or_none()
     if row is None:
-        return ByDeletions(lower, None, stretch.before), Walk(walk.kind, walk.position, is_over=True)
+        return rest, Walk(walk.kind, walk.position, is_over=True)
     upper = tuple(row)
-    behind = Walk(walk.kind, (upper[0].isoformat(), key_text(upper[1:])))
-    return ByDeletions(lower, upper, stretch.before), behind
+    return replace(rest, upper=upper), Walk(walk.kind, (upper[0].isoformat(), key_text(upper[1:])))
 
 
 async def lock_due(session: AsyncSession, table: Table, chosen: Chosen) -> list[Key]:
     """Lock chosen rows, without those that others have locked; returns their keys."""
     query = select(*key_columns(table)).where(chosen.of(table, session.get_bind().dialect.name))
-    return [tuple(row) for row in await session.execute(query.with_for_update(skip_locked=True))]
+    return [tuple(row) for row in await session.execute(query.with_for_update(skip_locked=True), chosen.values)]
 
 
 def _values(table: Table, walk: Walk) -> list[Any]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, insert, select, union_all, update
+from sqlalchemy import Row, Select, Text, bindparam, func, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
@@ -101,11 +101,18 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
         fence: of this attempt.
         shared: with other connections of this attempt; only who wants to change the row waits.
     """
-    columns = [job_runs.c[name] for name in _MOVING]
-    query = select(*columns, *name_columns(session, run_name(run_id, fence))).where(job_runs.c.id == run_id)
-    locked = query.with_for_update(read=True) if shared else _locked(query)
-    run: RunRow | None = (await session.execute(locked)).one_or_none()
+    query = _lock_by_fence(session.get_bind().dialect.name, shared=shared)
+    values = {"run_id": run_id, "session_name": run_name(run_id, fence)}
+    run: RunRow | None = (await session.execute(query, values)).one_or_none()
     return run
+
+
+@lru_cache  # each batch of each run asks it
+def _lock_by_fence(dialect: str, *, shared: bool) -> Select[Any]:
+    columns = [job_runs.c[name] for name in _MOVING]
+    query = select(*columns, *name_columns(dialect, bindparam("session_name", type_=Text())))
+    query = query.where(job_runs.c.id == bindparam("run_id"))
+    return query.with_for_update(read=True) if shared else _locked(query)
 
 
 def holds_fence(run: RunRow, fence: int) -> bool:

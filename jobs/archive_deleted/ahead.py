@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.lines import read_lines
+from db.archives.moving import delete_proved
 from db.archives.rows import Chosen, Proof, Shape, Stamp
 from db.archives.walks import Stretch
 from db.connection import get_reading_session
@@ -44,9 +45,9 @@ class KeptAhead:
         self._proof, self._part = written
         self.counters: dict[str, int] = {}
 
-    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
-        """Return what the file holds."""
-        return self._proof
+    async def take(self, session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
+        """Delete the rows of the file."""
+        return await delete_proved(session, shape, chosen, self._proof)
 
     async def settle(self, session: AsyncSession) -> None:
         """List the file."""

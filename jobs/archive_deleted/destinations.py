@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.lines import read_lines
-from db.archives.moving import keep
+from db.archives.moving import delete_proved, move
 from db.archives.rows import Chosen, Proof, Shape, Stamp
 from db.connection import get_reading_session
 from db.mixins import now
@@ -23,14 +23,16 @@ from jobs.archive_deleted.part_files import PartFile, make_folder, part_name, wr
 class Keeping(Protocol):
     """The keeping side of one batch."""
 
-    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
-        """Keep rows; returns what was kept, None where nothing is to be.
+    async def take(self, session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
+        """Keep rows, and delete them; returns what was taken.
 
         Args:
-            session: the batch's, which deletes them next.
+            session: the batch's.
             shape: their table.
-            chosen: the rows.
-            lock: lock them, without those that others have locked; they are locked already otherwise.
+            chosen: the rows: locked, or chosen by their place.
+
+        Raises:
+            ProofFailed: what is kept is not what was deleted; roll back.
         """
         ...
 
@@ -65,9 +67,9 @@ class KeepInTables:
     counters: dict[str, int] = field(default_factory=dict)
     last_number: int = 0
 
-    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
-        """Copy them."""
-        return await keep(session, shape, chosen, self.stamp, lock=lock)
+    async def take(self, session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
+        """Move them."""
+        return await move(session, shape, chosen, self.stamp)
 
     async def settle(self, session: AsyncSession) -> None:
         """The transaction is all."""
@@ -83,9 +85,9 @@ class KeepNothing:
     counters: dict[str, int] = field(default_factory=dict)
     last_number: int = 0
 
-    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
-        """Keep nothing."""
-        return None
+    async def take(self, session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
+        """Delete them."""
+        return await delete_proved(session, shape, chosen, None)
 
     async def settle(self, session: AsyncSession) -> None:
         """There is nothing to wait for."""
@@ -119,13 +121,13 @@ class KeepInFiles:
         """The number of its last file."""
         return self.first_number + len(self._writing) - 1
 
-    async def keep(self, session: AsyncSession, shape: Shape, chosen: Chosen, *, lock: bool) -> Proof | None:
-        """Read them, and begin to write them."""
-        proof, lines = await read_lines(session, shape, chosen, lock=lock)
+    async def take(self, session: AsyncSession, shape: Shape, chosen: Chosen) -> Proof:
+        """Read them, begin to write them, and delete them meanwhile."""
+        proof, lines = await read_lines(session, shape, chosen)
         if proof.rows:
             name = part_name(shape.table.fullname, self.first_number + len(self._writing), self.fence)
             self._writing.append((shape.table.fullname, asyncio.create_task(self._write(name, lines))))
-        return proof
+        return await delete_proved(session, shape, chosen, proof)
 
     async def _write(self, name: str, lines: bytes) -> PartFile:
         def write() -> PartFile:
@@ -184,5 +186,6 @@ async def list_parts(session: AsyncSession, stamp: Stamp, parts: Sequence[tuple[
 async def last_number(run_id: UUID) -> int:
     """Return the greatest number of a run's files; 0 where there is none."""
     async with get_reading_session() as session:
-        query = select(func.max(ArchivePart.number)).where(ArchivePart.run_id == run_id)
+        parts = ArchivePart.__table__.c
+        query = select(func.max(parts.number)).where(parts.run_id == run_id)
         return (await session.execute(query)).scalar_one() or 0

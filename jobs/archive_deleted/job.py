@@ -25,7 +25,7 @@ from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan, first_state, make_plan
 from jobs.archive_deleted.side_by_side import walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
-from jobs.archive_deleted.steps import Batch, Taken, impatient, is_lock_conflict
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Taken, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
 from jobs.outcomes import JobFailed
@@ -35,6 +35,7 @@ MOST_WALKS = 3
 """How often a table is walked for what was locked or moved in the meantime."""
 MOST_ROWS = 10_000
 FIRST_PAGES = 32
+FIRST_DELETIONS = 500
 
 Step = Callable[[Batch, Stretch], Awaitable[Taken]]
 
@@ -175,7 +176,7 @@ class Archive:
             except ProofFailed:
                 await self.batch(stretch, careful)
         except DBAPIError as error:
-            if swift in {Batch.take_pages, Batch.take_deletions} and is_lock_conflict(error):
+            if swift in SWIFT_STEPS and is_lock_conflict(error):
                 await self.batch(stretch, careful)
             else:
                 await self._after_failure(error, stretch, size)
@@ -210,7 +211,10 @@ class Archive:
         """Do a step in one transaction of the run, together with its cursor and its counters."""
         began, keeping = time.monotonic(), keeping or self.keeping()
         try:
-            async with self.context.batch(discard=discard) as batch, impatient(batch.session):
+            async with (
+                self.context.batch(discard=discard) as batch,
+                impatient(batch.session, swift=step in SWIFT_STEPS),
+            ):
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
                 await keeping.settle(batch.session)
                 state, counters = (
@@ -272,6 +276,8 @@ class Archive:
         target_s = self.request.batch_target_ms / 1000
         if walk is not None and walk.kind == "pages":
             return BatchSize(MOST_ROWS, target_s=target_s, first=FIRST_PAGES, least=4)
+        if walk is not None and walk.kind == "deletions":
+            return BatchSize(MOST_ROWS, target_s=target_s, first=FIRST_DELETIONS)
         return BatchSize(MOST_ROWS, target_s=target_s)
 
     def _rows_allowed(self, count: int) -> int:

@@ -21,7 +21,7 @@ from db.connection import get_reading_session
 from db.models import JobRunRange
 from jobs.archive_deleted.destinations import last_number
 from jobs.archive_deleted.state import EndedBy, added
-from jobs.archive_deleted.steps import Batch, Taken, impatient, is_lock_conflict
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Taken, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: "Step
     began = time.monotonic()
     keeping = archive.keeping(first_number=share.files + 1)
     try:
-        async with archive.context.batch_of_range(share.number) as batch, impatient(batch.session):
+        swift = step in SWIFT_STEPS
+        async with archive.context.batch_of_range(share.number) as batch, impatient(batch.session, swift=swift):
             taken = await step(Batch(batch.session, archive.plan, keeping), stretch)
             await keeping.settle(batch.session)
             done = replace(

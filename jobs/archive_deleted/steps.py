@@ -4,29 +4,35 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.family import LivingReference, find_family
 from db.archives.hashing import prepare
 from db.archives.keys import Key
-from db.archives.moving import delete_proved
 from db.archives.mysql_ranges import has_ranges, move_range
 from db.archives.rows import ByKeys, Chosen, Shape
 from db.archives.walks import Stretch, Walk, choose_rows, find_deletions, lock_due
 from db.errors import mysql_code, sqlstate
 from db.run_sessions import MYSQL_DIALECTS
-from jobs.archive_deleted.destinations import Keeping, KeepInTables
+from jobs.archive_deleted.destinations import Keeping, KeepInTables, KeepNothing
 from jobs.archive_deleted.plan import Plan
 
 LOCK_SQLSTATES = frozenset({"55P03", "40P01"})
 LOCK_MYSQL_CODES = frozenset({1205, 1213})
 LOCK_WAIT_MS = 500
 """Below PostgreSQL's ``deadlock_timeout`` of a second: in a circle of locks the archive gives way, not the others."""
-BATCH_SETTINGS = (
-    f"SELECT set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true), set_config('synchronous_commit', 'off', true)"
-)
+SWIFT_WAIT_MS = 50
+"""Where rows are taken at once: those that others have locked for longer are left out, row by row."""
+
+
+def _settings(lock_wait_ms: int) -> TextClause:
+    lock_timeout = f"set_config('lock_timeout', '{lock_wait_ms}ms', true)"
+    return text(f"SELECT {lock_timeout}, set_config('synchronous_commit', 'off', true)")
+
+
+_BATCH_SETTINGS = {swift: _settings(SWIFT_WAIT_MS if swift else LOCK_WAIT_MS) for swift in (True, False)}
 """They end with the transaction. Nothing is lost without a flush at each commit: should the machine fail, the last
 batches have not taken place, their rows are where they were, and so is the cursor. Whatever says that the run is over
 is flushed, and all before it."""
@@ -62,14 +68,14 @@ class Batch:
     keeping: Keeping
 
     async def take_pages(self, stretch: Stretch) -> Taken:
-        """Take the due rows of the next pages at once; rows that others have locked are left out.
+        """Take the due rows of the next pages at once; it waits for those that others have locked.
 
         Raises:
-            ProofFailed: one of those was unlocked in the middle of it. Take the pages row by row instead.
+            ProofFailed: others changed one in the middle of it. Take the pages row by row instead.
         """
         chosen, behind = stretch.pages()
         taken = Taken(behind, effort=behind.page - stretch.walk.page)
-        taken.roots = await self._move(self._shape(stretch), chosen, taken, lock=True)
+        taken.roots = await self._move(self._shape(stretch), chosen, taken)
         return taken
 
     async def take_pages_by_row(self, stretch: Stretch) -> Taken:
@@ -89,7 +95,7 @@ class Batch:
         """
         chosen, behind = await find_deletions(self.session, stretch)
         taken = Taken(behind)
-        taken.roots = taken.effort = await self._move(self._shape(stretch), chosen, taken, lock=True)
+        taken.roots = taken.effort = await self._move(self._shape(stretch), chosen, taken)
         return taken
 
     async def take_rows(self, stretch: Stretch) -> Taken:
@@ -131,27 +137,34 @@ class Batch:
         for generation in family.generations:
             await self._move(self.plan.shapes[generation.table.fullname], ByKeys(generation.keys), taken)
 
-    async def _move(self, shape: Shape, chosen: Chosen, taken: Taken, *, lock: bool = False) -> int:
-        kept = await self.keeping.keep(self.session, shape, chosen, lock=lock)
-        gone = await delete_proved(self.session, shape, chosen, kept)
+    async def _move(self, shape: Shape, chosen: Chosen, taken: Taken) -> int:
+        gone = await self.keeping.take(self.session, shape, chosen)
         name = shape.table.fullname
         taken.moved[name] = taken.moved.get(name, 0) + gone.rows
-        if kept is not None:
-            taken.checksums[name] = taken.checksums.get(name, 0) + kept.checksum
+        if not isinstance(self.keeping, KeepNothing):
+            taken.checksums[name] = taken.checksums.get(name, 0) + gone.checksum
         return gone.rows
 
     def _shape(self, stretch: Stretch) -> Shape:
         return self.plan.shapes[stretch.table.fullname]
 
 
+SWIFT_STEPS = frozenset({Batch.take_pages, Batch.take_deletions})
+"""They take rows at once, on PostgreSQL, and wait for those that others have locked."""
+
+
 @asynccontextmanager
-async def impatient(session: AsyncSession) -> AsyncIterator[None]:
-    """Wait for nobody's lock for longer than ``LOCK_WAIT_MS`` in the block (MySQL and MariaDB: for a second), and on
-    PostgreSQL for no flush at its end."""
+async def impatient(session: AsyncSession, *, swift: bool = False) -> AsyncIterator[None]:
+    """Wait for nobody's lock for long in the block, and on PostgreSQL for no flush at its end.
+
+    Args:
+        session: the batch's.
+        swift: for ``SWIFT_WAIT_MS`` at most, otherwise for ``LOCK_WAIT_MS``, on MySQL and MariaDB for a second.
+    """
     await prepare(session)
     dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
-        await session.execute(text(BATCH_SETTINGS))
+        await session.execute(_BATCH_SETTINGS[swift])
     if dialect not in MYSQL_DIALECTS:
         yield
         return

@@ -110,7 +110,7 @@ async def test_a_run_s_session_is_found_by_its_name_and_ended(manager: DatabaseM
 
     async def hold() -> None:
         async with manager.session() as session:
-            await session.execute(select(*name_columns(session, name)))
+            await session.execute(select(*name_columns("postgresql", name)))
             async with manager.session() as other:
                 assert await end_session(other, name)
             await session.execute(text("SELECT 1"))
