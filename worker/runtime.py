@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ALONE_LOOK_S = 0.05
 ALONE_PATIENCE_S = 30.0
+LONG_RUN_S = 120.0
+"""A run that has been on for so long is not waited for by one that wants to be alone: it may well go on."""
 LEDGER_PATIENCE_S = 2.0
 REDIS_DEADLINE_S = 5.0
 """Seconds for each answer of Redis to the upkeep: where packets vanish nothing else would end the wait."""
@@ -71,7 +73,7 @@ class Runtime:
         """Our own engine, which can be told to stop claiming; None under stock arq."""
         self._alone: UUID | None = None
         self._one_alone = asyncio.Lock()
-        self._begun = 0
+        self._begun: dict[object, float] = {}
         self._grace_ends = 0.0
         self._owns_pool = False
         self.heartbeat = Heartbeat(settings, self.worker_id, lambda: self.state)
@@ -214,20 +216,25 @@ class Runtime:
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Count a run from before it looks for obstacles to its end, for those that want to be alone."""
-        self._begun += 1
+        this = object()
+        self._begun[this] = time.monotonic()
         try:
             yield
         finally:
-            self._begun -= 1
+            del self._begun[this]
 
     @asynccontextmanager
     async def alone(self, run_id: UUID) -> AsyncIterator[bool]:
         """Let one run have this worker for itself: the others end first, and none is begun meanwhile.
 
         Yields:
-            Whether they have ended in time; nothing else is claimed while this waits, so it does not wait for long.
+            Whether they have ended in time. Nothing else is claimed while this waits: it does not wait for long, and
+            not at all beside a run that has been on for longer than ``LONG_RUN_S``.
         """
         async with self._one_alone:
+            if self._begun and time.monotonic() - min(self._begun.values()) > LONG_RUN_S:
+                yield False
+                return
             self._alone = run_id
             self.claim_or_not()
             try:

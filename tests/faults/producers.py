@@ -79,5 +79,4 @@ async def kill_dispatchers(trial: Trial, kills: int, runs_each: int, rng: random
     dispatched: int = trial.redis.zcard(wire.DEFAULT_QUEUE)
     assert {run.fence for run in await trial.runs()} == {0}, "a paused queue starts nothing"
     await trial.command("queues", "resume", wire.DEFAULT_QUEUE)
-    trial.worker(MAX_JOBS="50")
     return dispatched

@@ -14,6 +14,7 @@ from tests.faults.poisoning import poison_redis
 from tests.faults.producers import kill_dispatchers, kill_producers
 from tests.faults.trial import QUICK, Trial
 from tests.faults.waits import wait_for_days
+from tests.forks import Forks
 from tests.servers import RedisServer
 
 RESTARTS = "restarted_redis"
@@ -75,7 +76,10 @@ async def _killed_producers(arena: Arena) -> str:
 
 
 async def _killed_dispatchers(arena: Arena) -> str:
-    dispatched = await kill_dispatchers(arena.trial, arena.scale.dispatcher_kills, 100, arena.rng)
+    with Forks() as arena.trial.starter:
+        dispatched = await kill_dispatchers(arena.trial, arena.scale.dispatcher_kills, 100, arena.rng)
+    arena.trial.starter = None
+    await arena.trial.started(MAX_JOBS="50")
     return f"{arena.scale.dispatcher_kills} dispatching workers are killed: {dispatched} runs were in Redis by then"
 
 

@@ -27,6 +27,7 @@ async def test_orders_of_killed_producers_are_their_runs(trial: Trial, rng: rand
 
 async def test_runs_of_killed_dispatchers_take_effect_once(trial: Trial, rng: random.Random) -> None:
     dispatched = await kill_dispatchers(trial, 3, 100, rng)
+    await trial.started(MAX_JOBS="50")
     findings = await trial.findings()
 
     assert findings.problems == []

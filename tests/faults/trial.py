@@ -28,7 +28,7 @@ from holdfast.states import LIVE_STATES, RunState
 from tests.faults.effects import make_tables
 from tests.faults.history import Asked, Expected, Findings, check_history
 from tests.faults.kinds import TrialFail, TrialPoison, TrialWrite
-from tests.processes import WorkerProcess, clean_environment
+from tests.processes import Starter, WorkerProcess, clean_environment
 from tests.queue.engine.room import left_behind
 
 PATIENCE_S = 60.0
@@ -87,6 +87,8 @@ class Trial:
         # Untyped: redis-py types each answer of a blocking client as perhaps an awaitable.
         self.redis: Any = redis.Redis.from_url(redis_url, socket_timeout=PATIENCE_S)
         self.workers: list[WorkerProcess] = []
+        self.starter: Starter | None = None
+        """Starts the next workers in a quicker way; those can be killed, and not be paused."""
         self.is_quiet = False
         self.environment = clean_environment(
             DATABASE_URL=database_url, REDIS_URL=redis_url, HOLDFAST_DATA_DIR=str(folder / "data"), **BASIC, **settings
@@ -107,7 +109,8 @@ class Trial:
 
     def worker(self, **settings: str) -> WorkerProcess:
         """Starts a worker; these settings win over the trial's."""
-        process = WorkerProcess(self.environment | settings, self.folder, name=f"worker-{len(self.workers)}")
+        name, environment = f"worker-{len(self.workers)}", self.environment | settings
+        process = WorkerProcess(environment, self.folder, name=name, starter=self.starter)
         self.workers.append(self._processes.enter_context(process))
         return process
 
