@@ -219,6 +219,8 @@ class DatabaseManager:
         if (reason := _tls_reason(failure)) is not None and reason not in cause:
             cause = f"{cause}: {reason}"
         advice = "start the server or correct the URL"
+        if self.engine.dialect.name == "sqlite":
+            advice = "make its folder, where this user may write, or correct the URL"
         if "unsupported startup parameter" in cause:
             advice = "this is PgBouncer: set DATABASE_POOLER=transaction"
         return DatabaseUnavailable(f"DATABASE_URL {masked(self.settings.url)}: no connection ({cause}); {advice}")

@@ -1,5 +1,6 @@
 """Redis URLs: a server, a socket, or the sentinels that know which server is the master."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,6 +17,7 @@ SENTINEL_PORT = 26379
 DEFAULT_SERVICE = "mymaster"
 SENTINEL_TIMEOUT_S = 1.0
 """A sentinel that does not answer in time must leave time to ask the next one."""
+_ESCAPED = "and write special characters of the password as %2F and the like"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,12 @@ def parse_address(url: str) -> RedisAddress:
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES[:-1])
         raise ValueError(f"must begin with {known} or {SCHEMES[-1]}://, as redis://localhost:6379/0")
+    if parts.scheme not in SENTINEL_SCHEMES and not _has_readable_port(parts):
+        raise ValueError(f"has no port from 0 to 65535 behind the host: correct it, {_ESCAPED}")
+    if parts.scheme != "unix" and re.fullmatch(r"/?\d*/?", parts.path) is None:  # redis-py would take the first one
+        raise ValueError(f"names a database that is no number: write it as redis://localhost:6379/0, {_ESCAPED}")
     if parts.scheme in SENTINEL_SCHEMES:
         return _with_sentinels(parts)
-    if not _has_readable_port(parts):
-        raise ValueError("has no number for a port: write special characters of the password as %2F and the like")
     connection_class, options = _parse(url)
     limit = options.pop("max_connections", None)
     return RedisAddress(connection_class, MappingProxyType(options), max_connections=limit)
@@ -105,7 +109,7 @@ def _sentinel(text: str) -> tuple[str, int]:
     if not _has_readable_port(parts) or not parts.hostname:
         raise ValueError(
             "names a sentinel that is no host:port: write redis+sentinel://host:26379,host2:26379/0?service=mymaster, "
-            "and special characters of the password as %2F and the like"
+            f"{_ESCAPED}"
         )
     return parts.hostname, parts.port or SENTINEL_PORT
 

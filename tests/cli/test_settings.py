@@ -67,7 +67,7 @@ def test_an_env_file_that_cannot_be_read(
 
 def test_a_data_folder_that_is_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_DATA_DIR", str(path))
-    for words in (["runs", "list"], ["db", "upgrade"], ["enqueue", "import_tasks", "source=/x"]):
+    for words in (["runs", "list"], ["db", "upgrade"], ["enqueue", "import_tasks", "source=/x"], ["run"]):
         ended = invoke(*words)
         assert (ended.code, ended.line) == (
             2,
@@ -105,7 +105,10 @@ def test_a_database_that_does_not_exist(path: Path, monkeypatch: pytest.MonkeyPa
     ended = invoke("import", path)
     assert ended.code == 1
     assert "no_such_database: no connection (" in ended.line
-    assert ended.line.endswith("); start the server or correct the URL")
+    advice = "; start the server or correct the URL"
+    if database_url.startswith("sqlite"):
+        advice = "; make its folder, where this user may write, or correct the URL"
+    assert ended.line.endswith(advice)
 
 
 def test_a_wrong_password(

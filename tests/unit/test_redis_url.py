@@ -65,6 +65,19 @@ def test_others_are_not(url: str) -> None:
         parse_address(url)
 
 
+@pytest.mark.parametrize("url", ["redis://h/abc", "rediss://h/0/1", "redis://h/-1", "redis+sentinel://h:26379/main"])
+def test_a_database_is_a_number(url: str) -> None:
+    """redis-py takes the first database, in silence."""
+    with pytest.raises(ValueError, match="names a database that is no number"):
+        parse_address(url)
+
+
+@pytest.mark.parametrize("url", ["redis://h:99999/0", "redis://:a/b@h:1"])
+def test_a_port_is_a_number_of_a_port(url: str) -> None:
+    with pytest.raises(ValueError, match="no port from 0 to 65535 behind the host"):
+        parse_address(url)
+
+
 @pytest.mark.parametrize(
     ("query", "checked"),
     [

@@ -1,5 +1,6 @@
 """A database that is there and has this version's tables, for the length of a command."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,14 +14,17 @@ def make_data_dir(settings: Settings) -> None:
     """Make the data folder, with mode 0700, if it is missing.
 
     Raises:
-        Failure: it cannot be made, or is no folder.
+        Failure: it cannot be made, is no folder, or cannot be written to.
     """
     folder = settings.holdfast_data_dir
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         reason = "is a file" if isinstance(error, FileExistsError) else f"cannot be made ({error.strerror})"
-        raise wrong_usage(f"HOLDFAST_DATA_DIR={folder} {reason}; name a folder that this user may write to") from None
+    else:
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "cannot be written to"
+    if reason:
+        raise wrong_usage(f"HOLDFAST_DATA_DIR={folder} {reason}; name a folder that this user may write to")
 
 
 @asynccontextmanager

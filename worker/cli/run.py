@@ -2,6 +2,7 @@
 
 import click
 
+from worker.cli.database import make_data_dir
 from worker.cli.terminal import expected_errors, load_settings
 from worker.logs import configure_logs, get_logger
 from worker.process import run_worker
@@ -26,6 +27,7 @@ def run(*, burst: bool, queues: tuple[str, ...], max_jobs: int | None, as_json: 
         settings = load_settings(**asked)
         configure_logs(settings)
         if notice := embedded_notice(settings):
+            make_data_dir(settings)
             get_logger().warning(notice, data_dir=str(settings.holdfast_data_dir.absolute()))
         run_worker(settings, burst=burst)
 
