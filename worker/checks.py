@@ -121,7 +121,7 @@ async def _redis(settings: Settings) -> list[Problem]:
     client = make_client(settings.redis_address, timeout_s=2.0)
     try:
         await client.ping()
-        rules = await redis_server.broken_rules(client)
+        rules = await redis_server.broken_rules(client, settings.served_queues[0].name)
     except (RedisError, OSError) as error:
         return [Problem("REDIS_URL", settings.queue_home, first_line(error), "start the server or correct the URL")]
     finally:

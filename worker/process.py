@@ -145,7 +145,7 @@ async def _await_redis(settings: Settings) -> None:
         while True:
             try:
                 await client.ping()
-                refused = await redis_server.is_cluster(client)
+                refused = await redis_server.refusal(client, settings.served_queues[0].name)
             except (RedisError, OSError) as error:
                 if time.monotonic() > deadline:
                     message = f"REDIS_URL {settings.queue_home}: {first_line(error)}; start Redis or correct the URL"
@@ -155,9 +155,9 @@ async def _await_redis(settings: Settings) -> None:
                 break
     finally:
         await client.aclose()
-    if refused:
-        rule = redis_server.CLUSTER
-        raise QueueUnavailable(f"REDIS_URL {settings.queue_home}: {rule.rule}; {rule.advice}", outcome="refused")
+    if refused is not None:
+        message = f"REDIS_URL {settings.queue_home}: {refused.rule}; {refused.advice}"
+        raise QueueUnavailable(message, outcome="refused")
 
 
 async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import invoke
+from tests.guarded_redis import connect, denied, guarded_redis, url_of
 from tests.servers import RedisServer, free_port
 from tests.skips import made_or_skipped
 
@@ -118,9 +119,28 @@ def test_a_redis_cluster(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.C
 def test_a_redis_that_does_not_let_its_configuration_be_read(
     monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
-    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config", "-info"]
+    guest = ["--user", "guest", "on", ">right", "~*", "+@all", "-config"]
     for arguments in (["--rename-command", "CONFIG", ""], guest):
         with made_or_skipped(lambda words=arguments: RedisServer(extra_args=words), pytestconfig) as server:  # type: ignore[misc]
             user = "guest:right@" if arguments is guest else ""
             monkeypatch.setenv("REDIS_URL", f"redis://{user}127.0.0.1:{server.port}/0")
             assert invoke("check", "--json").document == {"problems": []}
+
+
+@pytest.mark.parametrize("user", ["producer", "operator"])
+def test_a_user_of_redis_who_may_not_do_a_workers_work(
+    user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "error")
+    with guarded_redis(tmp_path, pytestconfig) as server:
+        monkeypatch.setenv("REDIS_URL", url_of(server, "worker"))
+        assert invoke("check", "--json").document == {"problems": []}
+        assert denied(connect(server, "admin")) == []
+        monkeypatch.setenv("REDIS_URL", url_of(server, user))
+        checked, started = invoke("check", "--json"), invoke("run")
+    (problem,) = checked.document["problems"]
+    assert (checked.code, problem["setting"]) == (1, "REDIS_URL")
+    assert "no permissions" in problem["rule"] or "can't" in problem["rule"]
+    assert problem["advice"] == "give this user the rights of the worker in deploy/redis-users.acl, or name another one"
+    assert started.code == 1
+    assert started.line == f"REDIS_URL redis://127.0.0.1:{server.port}/0: {problem['rule']}; {problem['advice']}"
