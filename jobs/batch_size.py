@@ -11,7 +11,8 @@ class BatchSize:
 
     Args:
         most: the rows (or pages, whatever the batches are counted in) that were asked for.
-        target_s: how long a batch is to take; None: every batch is as large as was asked for.
+        target_s: how long a batch is to take; None: every batch is as large as was asked for, or
+            grows to it again after ``shrink``.
         first: the size of the first one.
         least: a batch that was too slow for reasons of its own is followed by one of at least this size.
     """
@@ -24,7 +25,9 @@ class BatchSize:
 
     def took(self, rows: int, seconds: float) -> None:
         """Hear how long a batch took, and make the next one fit; it grows to at most twice the size."""
-        if self._target_s is not None and rows:
+        if self._target_s is None:
+            self.rows = min(self._most, 2 * self.rows)
+        elif rows:
             fitting = int(rows * self._target_s / max(seconds, 0.001))
             self.rows = min(self._most, max(self._least, min(fitting, 2 * self.rows)))
 

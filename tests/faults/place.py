@@ -54,8 +54,8 @@ class Place:
             heartbeat_interval_s=min(2.0, self.heartbeat_timeout_s / 5),
         )
 
-    def worker(self, name: str = "worker", *, program: Sequence[str] = WORKER) -> WorkerProcess:
-        """Starts a worker here; its output goes to a file of that name."""
+    def worker(self, name: str = "worker", *, program: Sequence[str] = WORKER, **more: str) -> WorkerProcess:
+        """Starts a worker here, with these settings on top; its output goes to a file of that name."""
         settings = self.settings
         variables = {
             "DATABASE_URL": self.database_url,
@@ -68,7 +68,9 @@ class Place:
         if self.redis_url is not None:
             variables["REDIS_URL"] = self.redis_url
         starter = self.starter if program is WORKER else None
-        return WorkerProcess(clean_environment(**variables), self.folder, program=program, name=name, starter=starter)
+        return WorkerProcess(
+            clean_environment(**variables, **more), self.folder, program=program, name=name, starter=starter
+        )
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Watch]:

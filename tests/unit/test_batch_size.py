@@ -11,6 +11,17 @@ def test_where_writers_do_not_take_turns_it_is_what_was_asked_for() -> None:
     assert size.rows == 1000
 
 
+def test_after_a_timeout_it_grows_to_what_was_asked_for_again() -> None:
+    size = BatchSize(20, target_s=None)
+    assert [size.shrink() for _ in range(3)] == [True, True, False]
+    assert size.rows == 1
+    sizes = []
+    for _ in range(6):
+        size.took(size.rows, 10.0)
+        sizes.append(size.rows)
+    assert sizes == [2, 4, 8, 16, 20, 20]
+
+
 def test_it_grows_and_shrinks_towards_a_turn() -> None:
     size = BatchSize(1000, target_s=TURN_S)
     assert size.rows == FIRST_ROWS
