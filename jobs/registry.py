@@ -7,7 +7,6 @@ from typing import Any
 from db.plugins import PluginError, import_plugin
 from holdfast.requests import ArchiveDeleted, EraseArchived, ImportTasks, JobReport, JobRequest, RestoreArchived
 from jobs.archive_deleted import archive_deleted
-from jobs.archive_parts import PartsChanged
 from jobs.context import RunContext
 from jobs.erase_archived import erase_archived
 from jobs.import_tasks import clean_up, import_tasks
@@ -39,13 +38,13 @@ class Job:
         return self.request_type.kind
 
 
-_FILES_CHANGE = RetryPolicy(by_error={PartsChanged: RetryPolicy()})
+_ROOM_AGAIN = RetryPolicy(by_error={OSError: RetryPolicy()})
+"""A full disk may have room again later."""
 BUILT_IN = (
     Job(ImportTasks, import_tasks, timeout_s=24 * 3600.0, clean_up=clean_up),
-    # A full disk may have room again later.
-    Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0, retries=RetryPolicy(by_error={OSError: RetryPolicy()})),
-    Job(RestoreArchived, restore_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
-    Job(EraseArchived, erase_archived, timeout_s=4 * 3600.0, retries=_FILES_CHANGE),
+    Job(ArchiveDeleted, archive_deleted, timeout_s=24 * 3600.0, retries=_ROOM_AGAIN),
+    Job(RestoreArchived, restore_archived, timeout_s=4 * 3600.0, retries=_ROOM_AGAIN),
+    Job(EraseArchived, erase_archived, timeout_s=4 * 3600.0, retries=_ROOM_AGAIN),
 )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import ImportReject, JobAttempt
+from db.models import ImportReject, JobAttempt, JobRunRange
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import RunState
 
@@ -87,8 +87,9 @@ async def delete_rejects(session: AsyncSession, run_ids: Sequence[UUID], *, limi
 
 
 async def delete_runs(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
-    """Delete runs from the history, and their attempts."""
+    """Delete runs from the history, their attempts, and the shares of those that ended in the middle of their work."""
     await session.execute(delete(JobAttempt).where(JobAttempt.run_id.in_(run_ids)))
+    await session.execute(delete(JobRunRange).where(JobRunRange.run_id.in_(run_ids)))
     await session.execute(delete(job_runs_history).where(job_runs_history.c.id.in_(run_ids)))
 
 

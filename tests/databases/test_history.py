@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from db.connection import DatabaseManager, get_async_session
-from db.models import ImportReject, JobAttempt
+from db.models import ImportReject, JobAttempt, JobRunRange
 from db.repositories import history, job_run, run_list
 from db.repositories.run_list import RunFilter
 from db.settings import DatabaseSettings
@@ -123,7 +123,7 @@ async def reject(run_id: UUID, lines: Sequence[int]) -> None:
         await session.execute(insert(ImportReject), [{**common, "line": line} for line in lines])
 
 
-async def count(model: type[ImportReject | JobAttempt], run_id: UUID) -> int:
+async def count(model: type[ImportReject | JobAttempt | JobRunRange], run_id: UUID) -> int:
     query = select(func.count()).select_from(model).where(model.run_id == run_id)
     async with get_async_session(read_only=True) as session:
         return (await session.execute(query)).scalar_one()
@@ -143,7 +143,7 @@ async def test_rejected_rows_go_in_pages() -> None:
     assert await count(ImportReject, kept) == 5
 
 
-async def test_a_worker_prunes_runs_with_their_attempts_and_rejected_rows(
+async def test_a_worker_prunes_runs_with_their_attempts_rejected_rows_and_shares(
     settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "REJECTS_AT_ONCE", 2)
@@ -152,11 +152,13 @@ async def test_a_worker_prunes_runs_with_their_attempts_and_rejected_rows(
     await move_everything()
     for run_id in (*gone, kept):
         await reject(run_id, range(1, 6))
+        async with get_async_session() as session:
+            session.add(JobRunRange(run_id=run_id, number=0, cursor={}, counters={}))
     days = {"history_keep_succeeded_days": 1e-9, "history_keep_failed_days": 1.0}
     worker = upkeep.Upkeep(Runtime(Settings.model_validate({**settings.model_dump(), **days}), owns_queue=False))
     await asyncio.sleep(0.002)  # older than the millisecond in which the last one was enqueued
     await worker._prune_history()
-    for model, of_one in ((ImportReject, 5), (JobAttempt, 1)):
+    for model, of_one in ((ImportReject, 5), (JobAttempt, 1), (JobRunRange, 1)):
         assert [await count(model, run_id) for run_id in (*gone, kept)] == [0, 0, 0, of_one]
     async with get_async_session(read_only=True) as session:
         assert [await run_list.find_run(session, run_id) for run_id in gone] == [None] * 3

@@ -42,14 +42,14 @@ Trouble = Callable[[Scene], Awaitable[None]]
 
 
 async def archive_through(
-    place: Place, trouble: Trouble, *, destination: Destination = "tables", rows: int = ROWS, **settings: str
+    place: Place, trouble: Trouble, *, destination: Destination = "tables", settings: dict[str, str] | None = None
 ) -> int:
     """Archive while there is trouble; returns how many attempts were charged."""
     async with place.watched() as watch:
-        before = await make_archivable(watch.manager, rows)
+        before = await make_archivable(watch.manager, ROWS)
         run_id = await place.enqueue(watch, ArchiveDeleted(destination=destination, batch_rows=BATCH_ROWS))
-        with place.worker(**settings) as worker:
-            await watch.until(run_id, lambda now: now.counters.get("rows", 0) >= rows // 5, worker=worker)
+        with place.worker(**(settings or {})) as worker:
+            await watch.until(run_id, lambda now: now.counters.get("rows", 0) >= ROWS // 5, worker=worker)
             await trouble(Scene(place, watch, run_id, worker))
             end = await watch.until_over(run_id, worker=worker)
             assert worker.terminate() == 0
@@ -149,7 +149,7 @@ async def test_a_pool_that_others_have_exhausted(
 
     settings = {"HOLDFAST_PLUGINS": "tests.faults.kinds"}
     settings |= {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "0", "DATABASE_POOL_TIMEOUT": "0.5"}
-    await archive_through(place, crowd, destination=destination, **settings)
+    await archive_through(place, crowd, destination=destination, settings=settings)
 
 
 @pytest.mark.parametrize(
