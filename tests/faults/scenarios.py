@@ -61,7 +61,7 @@ async def _killed_worker(arena: Arena) -> str:
 
 async def _killed_workers(arena: Arena) -> str:
     hit = await kill_all_again_and_again(arena.trial, 100, arena.scale.kills, arena.rng)
-    return f"all workers are killed {arena.scale.kills} times: {hit} of 100 runs' starts were hit"
+    return f"all workers are killed {arena.scale.kills} times: {hit} starts of 100 runs were hit"
 
 
 async def _poison(arena: Arena) -> str:

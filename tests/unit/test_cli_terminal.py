@@ -1,5 +1,6 @@
 """Errors as the user of the command line sees them: one line, the way out, the right exit code."""
 
+import errno
 import json
 
 import click
@@ -123,3 +124,18 @@ def test_json_is_one_document_with_every_character(capsys: pytest.CaptureFixture
     assert out.count("\n") == 1
     assert "\u00e4\U0001f600" in out
     assert json.loads(out)["title"] == "\u00e4\U0001f600\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [("database or disk is full", "free some space"), ("database is locked", "try again when the database is well")],
+)
+def test_a_database_that_fails_is_named(words: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:canary@h/x")
+    failure = failure_of(OperationalError("UPDATE x", {}, Exception(words)))
+    assert failure.message == f"DATABASE_URL postgresql+asyncpg://u:***@h/x: {words}; {advice}"
+
+
+def test_a_full_disk_is_named() -> None:
+    failure = failure_of(OSError(errno.ENOSPC, "No space left on device", "/spool/x"))
+    assert failure.message == "OSError: [Errno 28] No space left on device: '/spool/x'; free some space"

@@ -13,10 +13,12 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 from pydantic import ValidationError
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import DatabaseUnavailable, first_line, is_transient
 from db.migrate import SchemaOutdated
 from db.plugins import PluginError
+from db.urls import masked
 from holdfast.errors import HoldfastError, QueueUnavailable
 from jobs.sources import SourceError
 from worker.embedded import EmbeddedQueueInUse
@@ -162,9 +164,24 @@ def raise_failure(error: Exception) -> NoReturn:
         raise Failure(str(error)) from None
     if isinstance(error, RedisError):
         raise Failure(f"REDIS_URL: {first_line(error)}; start the server or correct the URL") from None
+    if isinstance(error, SQLAlchemyError) and is_transient(error):
+        advice = _space_advice(error) or "; try again when the database is well"
+        raise Failure(f"DATABASE_URL {_shown_database()}: {first_line(error)}{advice}") from None
     if is_transient(error) or isinstance(error, OSError):
-        raise Failure(f"{type(error).__name__}: {first_line(error)}") from None
+        raise Failure(f"{type(error).__name__}: {first_line(error)}{_space_advice(error)}") from None
     raise error
+
+
+def _space_advice(error: Exception) -> str:
+    text = str(error).lower()
+    return "; free some space" if "disk is full" in text or "no space left" in text else ""
+
+
+def _shown_database() -> str:
+    try:
+        return masked(Settings().url)
+    except (ValidationError, OSError, UnicodeDecodeError):
+        return ""
 
 
 def _wants_tracebacks() -> bool:
