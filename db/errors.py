@@ -173,6 +173,8 @@ TRANSIENT_MYSQL_CODES: Final = frozenset(
     }
 )
 TRANSIENT_SQLITE_TEXTS: Final = ("is locked", "disk I/O error", "disk is full", "readonly database", "unable to open")
+DENIED_SQLSTATE: Final = "42501"
+DENIED_MYSQL_CODES: Final = frozenset({1044, 1142, 1143, 1227, 1370})
 UNSTORABLE_SQLSTATES: Final = ("22", "23514")
 UNSTORABLE_MYSQL_CODES: Final = frozenset(
     {
@@ -232,6 +234,11 @@ def _is_transient_of_driver(error: BaseException) -> bool:
 def _is_of_several_addresses(error: BaseException) -> bool:
     # asyncio's, where a host has more than one address and none of them takes the connection: it has no number.
     return isinstance(error, OSError) and error.errno is None and str(error).startswith("Multiple exceptions: ")
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether the database's user lacks a right."""
+    return sqlstate(error) == DENIED_SQLSTATE or mysql_code(error) in DENIED_MYSQL_CODES
 
 
 def is_unstorable(error: BaseException) -> bool:

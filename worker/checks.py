@@ -4,14 +4,18 @@ import os
 from dataclasses import asdict, dataclass
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
 from db import migrate
 from db.connection import DatabaseManager
 from db.errors import DatabaseUnavailable, first_line
+from db.repositories import job_run
 from db.urls import is_in_memory, masked
 from worker import redis_server
 from worker.redis_url import make_client
 from worker.settings import Settings
+
+RIGHTS_ADVICE = "let this user read and write all of Holdfast's tables, or name another one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +100,24 @@ def _folders(settings: Settings) -> list[Problem]:
 async def _database(settings: Settings) -> list[Problem]:
     if settings.database_is_embedded and not (settings.holdfast_data_dir / "holdfast.db").exists():
         return []  # it is made and migrated by the first command that needs it
-    shown = masked(settings.url)
     try:
         manager = DatabaseManager(settings)
     except DatabaseUnavailable as error:
         rule, _, advice = str(error).rpartition("; ")
         return [Problem("DATABASE_TLS", str(settings.database_tls), rule, advice)]
     try:
+        return await _ledger(manager, settings)
+    finally:
+        await manager.close()
+
+
+async def _ledger(manager: DatabaseManager, settings: Settings) -> list[Problem]:
+    shown = masked(settings.url)
+    try:
         await manager.connect()
         await migrate.require_current(manager)
+        async with manager.session() as session:
+            await job_run.try_to_write(session)
     except DatabaseUnavailable as error:
         advice = str(error).rpartition("; ")[2]
         return [Problem("DATABASE_URL", shown, first_line(error.__cause__ or error), advice)]
@@ -112,8 +125,8 @@ async def _database(settings: Settings) -> list[Problem]:
         if settings.database_migrates_itself:
             return []
         return [Problem("DATABASE_URL", shown, str(error).split(":", 1)[0], "run `python -m worker db upgrade`")]
-    finally:
-        await manager.close()
+    except DBAPIError as error:
+        return [Problem("DATABASE_URL", shown, first_line(error), RIGHTS_ADVICE)]
     return []
 
 

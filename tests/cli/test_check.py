@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli.command import invoke
 from tests.guarded_redis import connect, denied, guarded_redis, url_of
-from tests.servers import RedisServer, free_port
+from tests.servers import PostgresServer, RedisServer, free_port
 from tests.skips import made_or_skipped
 
 KEYS = ["setting", "value", "rule", "advice"]
@@ -93,6 +93,28 @@ def test_a_database_that_is_not_migrated(monkeypatch: pytest.MonkeyPatch, databa
     assert (problem["setting"], problem["advice"]) == ("DATABASE_URL", "run `python -m worker db upgrade`")
     assert invoke("db", "upgrade").code == 0
     assert invoke("check", "--json").document == {"problems": []}
+
+
+@pytest.mark.parametrize("granted", ["", "SELECT", "SELECT, INSERT"])
+def test_a_user_of_the_database_who_may_not_write(
+    granted: str, monkeypatch: pytest.MonkeyPatch, postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "error")
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    assert invoke("db", "upgrade").code == 0
+    postgres_server.execute("DROP ROLE IF EXISTS weak; CREATE ROLE weak LOGIN")
+    if granted:
+        postgres_server.execute(f"GRANT {granted} ON ALL TABLES IN SCHEMA public TO weak", postgres_url)
+    monkeypatch.setenv("DATABASE_URL", postgres_url.replace("postgres@", "weak@"))
+    checked, listed, started = invoke("check", "--json"), invoke("queues", "pause", "x"), invoke("run")
+    postgres_server.execute("DROP OWNED BY weak", postgres_url)
+    (problem,) = checked.document["problems"]
+    assert (checked.code, problem["setting"]) == (1, "DATABASE_URL")
+    assert problem["rule"].startswith("permission denied for table ")
+    for ended in (listed, started):
+        assert ended.code == 1
+        assert ended.line.startswith(f"DATABASE_URL {problem['value']}: permission denied for table ")
+        assert ended.line.endswith(f"; {problem['advice']}")
 
 
 def test_a_redis_that_may_throw_runs_away(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:

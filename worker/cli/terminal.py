@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.errors import DatabaseUnavailable, first_line, is_transient
+from db.errors import DatabaseUnavailable, first_line, is_denied, is_transient
 from db.migrate import SchemaOutdated
 from db.plugins import PluginError
 from db.urls import masked
 from holdfast.errors import HoldfastError, QueueUnavailable
 from jobs.sources import SourceError
+from worker.checks import RIGHTS_ADVICE
 from worker.embedded import EmbeddedQueueInUse
 from worker.logs import configure_logs
 from worker.settings import Settings
@@ -164,6 +165,8 @@ def raise_failure(error: Exception) -> NoReturn:
         raise Failure(str(error)) from None
     if isinstance(error, RedisError):
         raise Failure(f"REDIS_URL: {first_line(error)}; start the server or correct the URL") from None
+    if is_denied(error):
+        raise Failure(f"DATABASE_URL {_shown_database()}: {first_line(error)}; {RIGHTS_ADVICE}") from None
     if isinstance(error, SQLAlchemyError) and is_transient(error):
         advice = _space_advice(error) or "; try again when the database is well"
         raise Failure(f"DATABASE_URL {_shown_database()}: {first_line(error)}{advice}") from None
