@@ -259,10 +259,18 @@ class QueueConnection:
 def unavailable(error: Exception, *, is_sent: bool) -> QueueUnavailable:
     """Return the typed error for one of redis-py's or of the system's; ``is_sent``: Redis may have read the request."""
     if isinstance(error, REFUSALS) or "max number of clients" in str(error):
-        return QueueUnavailable(f"Redis refused: {error}", outcome="refused")
+        return QueueUnavailable(f"Redis refused: {str(error).rstrip('.')}{_advice(error)}", outcome="refused")
     waited_for = "no answer in time" if is_sent else "no answer in time while connecting to it"
     message = f"Redis is out of reach: {str(error) or waited_for}"
     return QueueUnavailable(message, outcome="unknown" if is_sent else "refused")
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, redis_errors.AuthenticationError):
+        return "; correct the user and the password of the URL"
+    if isinstance(error, redis_errors.NoPermissionError):
+        return "; give this user the rights of the producer in deploy/redis-users.acl"
+    return ""
 
 
 def _accepted(answer: Any) -> Any:

@@ -148,7 +148,8 @@ async def _await_redis(settings: Settings) -> None:
                 refused = await redis_server.refusal(client, settings.served_queues[0].name)
             except (RedisError, OSError) as error:
                 if time.monotonic() > deadline:
-                    message = f"REDIS_URL {settings.queue_home}: {first_line(error)}; start Redis or correct the URL"
+                    reason = first_line(error).rstrip(".")
+                    message = f"REDIS_URL {settings.queue_home}: {reason}; start Redis or correct the URL"
                     raise QueueUnavailable(message, outcome="refused") from error
                 await asyncio.sleep(REDIS_RETRY_S)
             else:

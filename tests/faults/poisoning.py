@@ -74,7 +74,7 @@ async def poison_redis(trial: Trial, *, at_once: bool = False) -> Poisoned:
     if not at_once:
         good += await _put_one_by_one(trial, poisons)
     await trial.until_over(good)
-    await trial.findings()
+    await trial.findings()  # when Redis has heard of everything, whatever they are
     runs, parked = await trial.runs(), _quarantined(trial)
     ends = {run.job_id: run for run in runs}
     untold = [poison.name for poison in poisons if not _is_told(poison, ends, parked)]

@@ -111,8 +111,10 @@ async def test_an_error_reply_is_a_refusal(redis_url: str) -> None:
     async with Client(redis_url) as client:
         await client._connection.call("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+get")
         await client._connection.call("SET", "arq:wrong", "a string")
-    await fails_with(f"redis://reader:wrong@{place}/0", "refused", "Redis refused: .*password")
-    await fails_with(f"redis://reader:secret@{place}/0", "refused", "Redis refused: .*permissions")
+    advice = "correct the user and the password of the URL"
+    await fails_with(f"redis://reader:wrong@{place}/0", "refused", f"Redis refused: .*password.*; {advice}")
+    advice = "give this user the rights of the producer"
+    await fails_with(f"redis://reader:secret@{place}/0", "refused", f"Redis refused: .*permissions.*; {advice}")
     async with Client(redis_url, queue="arq:wrong") as client:
         with pytest.raises(QueueUnavailable, match="WRONGTYPE") as caught:
             await client.enqueue(REQUEST)

@@ -160,7 +160,8 @@ def raise_failure(error: Exception) -> NoReturn:
     if isinstance(error, SourceError):
         raise wrong_usage(error.message) from None
     if isinstance(error, QueueUnavailable) and not str(error).startswith("REDIS_URL"):
-        raise Failure(f"REDIS_URL: {str(error).rstrip('.')}; start the server or correct the URL") from None
+        advice = "" if "; " in str(error) else "; start the server or correct the URL"
+        raise Failure(f"REDIS_URL: {str(error).rstrip('.')}{advice}") from None
     if isinstance(error, DatabaseUnavailable | SchemaOutdated | EmbeddedQueueInUse | HoldfastError):
         raise Failure(str(error)) from None
     if isinstance(error, RedisError):
