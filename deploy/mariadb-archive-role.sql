@@ -3,6 +3,8 @@
 --   mariadb holdfast < deploy/mariadb-archive-role.sql
 -- then give it a password: ALTER USER holdfast_archive IDENTIFIED BY '...'; and name it in that worker's DATABASE_URL.
 -- For tables of your own add the two lines of tasks and tasks_archive; children that follow their parent are two more.
+-- The server shows a user no foreign key of a table that he may not see: one that no model has is noticed only where this
+-- one may see the child.
 CREATE USER IF NOT EXISTS holdfast_archive;
 
 -- Rows leave, and nothing else happens to them.
