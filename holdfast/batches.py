@@ -51,6 +51,21 @@ def due_score(at: datetime | None) -> str:
     return str(int(at.astimezone(UTC).timestamp() * 1000))
 
 
+def check_run_id(run_id: str) -> None:
+    """Refuse what the ledger could not keep as an id.
+
+    Raises:
+        ValueError: it is empty, too long, holds a NUL, or is no text that can be sent.
+    """
+    fits = isinstance(run_id, str) and 0 < len(run_id) <= wire.MAX_RUN_ID and "\x00" not in run_id
+    if fits and not run_id.isascii():
+        fits = run_id.encode(errors="ignore").decode() == run_id
+    if not fits:
+        shown = f"{str(run_id)[:40]!r}"
+        rule = f"it must be text of 1 to {wire.MAX_RUN_ID} characters without NUL; use a UUID version 7"
+        raise ValueError(f"run_id={shown}: {rule}")
+
+
 def request_payload(
     request: JobRequest[Any], enqueued_ms: int, *, unique_key: str | None = None, max_bytes: int
 ) -> bytes:
@@ -65,7 +80,10 @@ def request_payload(
     Raises:
         PayloadTooLarge: it has more bytes than that.
         ValueError: the unique key is empty or too long.
+        TypeError: it is no request.
     """
+    if not isinstance(request, JobRequest):
+        raise TypeError(f"{str(request)[:80]} is no request: pass one, as ImportTasks(source=...)")
     if unique_key is not None and not 0 < len(unique_key) <= wire.MAX_UNIQUE_KEY:
         shown = f"{unique_key[:40]!r} of {len(unique_key)} characters"
         raise ValueError(f"unique_key={shown}: it needs 1 to {wire.MAX_UNIQUE_KEY}; use a hash of what is longer")
@@ -107,7 +125,7 @@ class Batch:
         """Make the payloads, each distinct request's once; those for the ledger come first.
 
         Raises:
-            PayloadTooLarge, ValueError: as ``request_payload``.
+            PayloadTooLarge, ValueError, TypeError: as ``request_payload`` and ``check_run_id``.
         """
         made: dict[tuple[int, str | None], bytes] = {}
         entries: list[Entry] = []
@@ -117,6 +135,7 @@ class Batch:
             if at % CALL_RUNS == 0:
                 await asyncio.sleep(0)  # others may run meanwhile
             if self._may_repeat:
+                check_run_id(run_id)
                 if run_id in seen:
                     self.repeated.append(at)
                     continue

@@ -8,7 +8,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from holdfast import wire
-from holdfast.batches import Batch, Enqueued, Entry, calls, due_score, request_payload
+from holdfast.batches import Batch, Enqueued, Entry, calls, check_run_id, due_score, request_payload
 from holdfast.bell import Bell
 from holdfast.connection import QueueConnection, Word
 from holdfast.errors import QueueUnavailable, RunExists
@@ -98,9 +98,13 @@ class Client:
             RunExists: the id is taken.
             PayloadTooLarge: the request is too large; nothing was sent.
             QueueUnavailable: Redis refused or did not answer.
-            ValueError: ``at`` has no time zone, or the unique key is empty or too long.
+            ValueError: ``at`` has no time zone, or the id or the unique key is empty or too long.
         """
-        due, run_id = due_score(at), run_id or uuid7_texts(1)[0]
+        due = due_score(at)
+        if run_id is None:
+            (run_id,) = uuid7_texts(1)
+        else:
+            check_run_id(run_id)
         payload = request_payload(request, _now_ms(), unique_key=unique_key, max_bytes=self._max_payload_bytes)
         try:
             taken = await self._connection.run(ENQUEUE, self._keys, due, int(request.ledger), run_id, payload)
@@ -134,7 +138,7 @@ class Client:
             PayloadTooLarge: a request is too large; nothing was sent.
             QueueUnavailable: Redis refused or did not answer. Where ``outcome`` is ``"unknown"`` some may be enqueued:
                 enqueue all once more with the error's ``run_ids``.
-            ValueError: ``at`` has no time zone, an id or key is missing, or a unique key is empty or too long.
+            ValueError: ``at`` has no time zone, an id or key is missing, or one is empty or too long.
         """
         due = due_score(at)
         batch = Batch(requests, run_ids, unique_keys)

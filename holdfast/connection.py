@@ -118,6 +118,8 @@ class QueueConnection:
 
     def __init__(self, redis_url: str, *, queue: str, timeout_s: float) -> None:
         self.queue = queue
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s={timeout_s:g}: it must be more than 0 seconds")
         self.timeout_s = timeout_s
         try:
             self._address = parse_address(redis_url)

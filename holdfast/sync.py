@@ -74,6 +74,13 @@ class SyncClient:
         return SyncRun(self._run, self._client.run(run_id, report_type, born_in_ledger=born_in_ledger))
 
     def _run(self, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("SyncClient was called inside a running event loop: await the methods of Client there")
+
         async def awaited() -> T:
             return await call()
 

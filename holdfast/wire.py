@@ -49,6 +49,9 @@ LATEST_MS = 253_402_300_799_999
 MAX_PAYLOAD_BYTES = 1024 * 1024
 """What clients send and workers read unless told otherwise. Larger data belongs into a file or a table."""
 
+MAX_RUN_ID = 255
+"""Characters of a run's id in the ledger."""
+
 MAX_UNIQUE_KEY = 150
 """Characters of a unique key: with the kind before it it stands in an indexed column."""
 
@@ -61,8 +64,10 @@ def queue_key(queue: str, namespace: str = "") -> str:
         namespace: keeps environments apart that share a Redis; empty: none.
 
     Raises:
-        ValueError: the namespace is ``arq`` or ``holdfast``, too long, or has other characters.
+        ValueError: the namespace is ``arq`` or ``holdfast``, too long, or has other characters, or the name is empty.
     """
+    if not queue:
+        raise ValueError("queue is empty: name it, as arq:queue")
     if not NAMESPACE.fullmatch(namespace):
         raise ValueError(f"namespace {namespace!r}: use at most 40 letters, digits, - and _, but not arq or holdfast")
     prefix = f"{namespace}:" if namespace else ""

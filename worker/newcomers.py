@@ -5,18 +5,15 @@ from uuid import UUID
 
 from db.repositories.job_run import BornRun, as_uuid7
 from holdfast.ids import uuid7
+from holdfast.wire import MAX_RUN_ID
 
 HISTORY_AFTER = timedelta(minutes=10)
 """Finished runs stay in the ledger for so long; only a younger entry may be new without a look into the history."""
 
 
-LONGEST_ID = 255
-"""Characters of a run's id in the ledger."""
-
-
 def is_storable_id(job_id: str) -> bool:
     """Whether every engine can keep this id as it is."""
-    return len(job_id) <= LONGEST_ID and "\x00" not in job_id
+    return len(job_id) <= MAX_RUN_ID and "\x00" not in job_id
 
 
 def is_old(instant: datetime, now: datetime) -> bool:

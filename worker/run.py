@@ -19,6 +19,7 @@ from db.repositories.job_run import BornRun
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
 from holdfast.states import RunState
+from holdfast.wire import MAX_RUN_ID
 from jobs.context import RunContext
 from jobs.outcomes import JobCancelled
 from jobs.registry import Job
@@ -26,7 +27,7 @@ from worker import ledger
 from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Limited, Suspect
 from worker.light import run_light
 from worker.logs import Logger, get_logger
-from worker.newcomers import LONGEST_ID, is_storable_id
+from worker.newcomers import is_storable_id
 from worker.progress import ProgressPublisher
 from worker.queue.execution import Poisoned
 from worker.recording import record_finished, settled
@@ -62,7 +63,7 @@ def job_function(job: Job) -> JobFunction:
             with runtime.beginning():
                 return await run_light(runtime, job, ctx, _as_request(args, kwargs))
         if not is_storable_id(ctx["job_id"]):
-            message = f"a run's id has at most {LONGEST_ID} characters and no NUL: use a UUID version 7"
+            message = f"a run's id has at most {MAX_RUN_ID} characters and no NUL: use a UUID version 7"
             raise Poisoned(ctx["job_id"], "invalid_id", message)
         born = BornRun(
             kind=job.kind,
