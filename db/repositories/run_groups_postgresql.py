@@ -23,23 +23,33 @@ _IDENTITIES = (
     bindparam("enqueued", type_=_INSTANTS),
 )
 
+# Each run is looked up by its key, which OFFSET 0 and = ANY (ARRAY[...]) see to: they cannot be planned as another join.
+# Between two ANALYZEs the waiting runs may grow from none to a million, and a plan that takes them for few reads them all.
 # A row that the ledger has is never tried to be entered: where another transaction is changing it, that would wait.
 _ADMIT = text(
     """
 WITH born AS MATERIALIZED (
-  SELECT * FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :enqueued, :due) WITH ORDINALITY
-         AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
-), free AS (
-  SELECT job_runs.id, born.place
-  FROM born JOIN job_runs USING (job_id, queue, enqueued_at)
-  WHERE state = 'waiting' AND unique_key IS NULL AND cancel_requested_at IS NULL AND crashes < :suspect_after
-  ORDER BY job_runs.id
-  FOR UPDATE OF job_runs SKIP LOCKED
+  SELECT born.*, known.id AS known_id
+  FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :enqueued, :due) WITH ORDINALITY
+       AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
+  LEFT JOIN LATERAL (
+    SELECT id FROM job_runs
+    WHERE (job_id, queue, enqueued_at) = (born.job_id, born.queue, born.enqueued_at)
+    OFFSET 0
+  ) AS known ON true
+), free AS MATERIALIZED (
+  SELECT born.place, known.id
+  FROM born CROSS JOIN LATERAL (
+    SELECT id, state, unique_key, cancel_requested_at, crashes FROM job_runs WHERE id = born.known_id
+    OFFSET 0 FOR UPDATE SKIP LOCKED
+  ) AS known
+  WHERE born.known_id IS NOT NULL AND known.state = 'waiting' AND known.unique_key IS NULL
+        AND known.cancel_requested_at IS NULL AND known.crashes < :suspect_after
 ), admitted AS (
   UPDATE job_runs
   SET state = 'running', reason = NULL, error = NULL, fence = fence + 1, worker_id = :worker_id,
       started_at = CURRENT_TIMESTAMP, dispatched_at = coalesce(dispatched_at, CURRENT_TIMESTAMP)
-  FROM free WHERE job_runs.id = free.id
+  FROM free WHERE job_runs.id = ANY (ARRAY[free.id])
   RETURNING free.place, job_runs.id, job_runs.fence, job_runs.attempts
 ), entered AS (
   INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at, dispatched_at, fence, worker_id,
@@ -47,10 +57,7 @@ WITH born AS MATERIALIZED (
   SELECT new_id, kind, queue, job_id, request::jsonb, 'running', enqueued_at, due_at, CURRENT_TIMESTAMP, 1, :worker_id,
          CURRENT_TIMESTAMP
   FROM born
-  WHERE new_id IS NOT NULL AND NOT EXISTS (
-    SELECT FROM job_runs AS known
-    WHERE (known.job_id, known.queue, known.enqueued_at) = (born.job_id, born.queue, born.enqueued_at)
-  )
+  WHERE new_id IS NOT NULL AND known_id IS NULL
   ORDER BY job_id
   ON CONFLICT DO NOTHING
   RETURNING id
@@ -94,17 +101,18 @@ RETURNING id
 
 _END_SUCCEEDED = text(
     """
-WITH held AS (
-  SELECT job_runs.id, told.report
+WITH held AS MATERIALIZED (
+  SELECT known.id, told.report
   FROM unnest(:ids, :fences, :reports) AS told (id, fence, report)
-  JOIN job_runs USING (id, fence)
-  WHERE state = 'running'
-  ORDER BY job_runs.id
-  FOR UPDATE OF job_runs SKIP LOCKED
+  CROSS JOIN LATERAL (
+    SELECT id, fence, state FROM job_runs WHERE id = told.id
+    OFFSET 0 FOR UPDATE SKIP LOCKED
+  ) AS known
+  WHERE known.fence = told.fence AND known.state = 'running'
 ), ended AS (
   UPDATE job_runs
   SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL, report = held.report::jsonb
-  FROM held WHERE job_runs.id = held.id
+  FROM held WHERE job_runs.id = ANY (ARRAY[held.id])
   RETURNING job_runs.id, fence, attempts, worker_id, started_at
 )
 INSERT INTO job_attempts (run_id, fence, attempt, worker_id, started_at, finished_at, outcome)
