@@ -6,7 +6,7 @@ goes the way of one run, in ``worker.ledger``, so that it holds up none of the o
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
@@ -95,19 +95,16 @@ class GroupedLedger:
         return {at: Admitted(run_id, fence, attempts + 1) for at, (run_id, fence, attempts) in rows.items()}
 
     async def _finish_many(self, endings: Sequence[Ending]) -> Sequence[Outcome | asyncio.Future[Outcome]]:
-        done: dict[Admitted, Outcome] = {}
+        done: Collection[int] = ()
         if len(endings) > 1:
             with _each_for_itself():
-                done = await self._finish_ordinary(dict(endings))
-        return [done[ending[0]] if ending[0] in done else _finish_one(ending) for ending in endings]
+                done = await self._finish_ordinary(endings)
+        return [ending[1] if at in done else _finish_one(ending) for at, ending in enumerate(endings)]
 
-    async def _finish_ordinary(self, outcomes: Mapping[Admitted, Outcome]) -> dict[Admitted, Outcome]:
-        reports = {(admitted.run_id, admitted.fence): outcome.report for admitted, outcome in outcomes.items()}
+    async def _finish_ordinary(self, endings: Sequence[Ending]) -> Collection[int]:
+        ends = [(admitted.run_id, admitted.fence, outcome.report) for admitted, outcome in endings]
         async with run_groups.group_session(worker_name(self._vitals.worker_id, "ends")) as session:
-            ended = await run_groups.end_succeeded(session, reports)
-        return {
-            admitted: outcome for admitted, outcome in outcomes.items() if (admitted.run_id, admitted.fence) in ended
-        }
+            return await run_groups.end_succeeded(session, ends)
 
 
 def _finish_one(ending: Ending) -> asyncio.Future[Outcome]:

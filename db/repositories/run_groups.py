@@ -136,29 +136,28 @@ async def enter(session: GroupSession, borns: Mapping[UUID, BornRun], worker_id:
     return rows.keys()
 
 
-async def end_succeeded(
-    session: GroupSession, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
-) -> Collection[tuple[UUID, int]]:
+async def end_succeeded(session: GroupSession, ends: Sequence[tuple[UUID, int, dict[str, Any] | None]]) -> set[int]:
     """End those of these runs whose fence holds and that nobody else has locked, with their reports and attempts.
 
     Args:
         session: of ``group_session``.
-        reports: by id and fence.
+        ends: id, fence and report of each.
 
     Returns:
-        Id and fence of those that ended.
+        The places in ``ends`` of those that ended.
     """
     if isinstance(session, AsyncConnection):
-        return await run_groups_postgresql.end_succeeded(session, reports)
+        return await run_groups_postgresql.end_succeeded(session, ends)
     query = select(job_runs.c.id, job_runs.c.fence).where(
-        job_runs.c.id.in_([run_id for run_id, _ in reports]), job_runs.c.state == RunState.RUNNING.value
+        job_runs.c.id.in_([run_id for run_id, _, _ in ends]), job_runs.c.state == RunState.RUNNING.value
     )
     locked = (await session.execute(query.order_by(job_runs.c.id).with_for_update(skip_locked=True))).all()
-    ended = [(run.id, run.fence) for run in locked if (run.id, run.fence) in reports]
-    if ended:
-        await _set_succeeded(session, {run_id: reports[run_id, fence] for run_id, fence in ended})
-        await _add_attempts(session, [run_id for run_id, _ in ended], "succeeded")
-    return ended
+    held = {(run.id, run.fence) for run in locked}
+    reports = {run_id: report for run_id, fence, report in ends if (run_id, fence) in held}
+    if reports:
+        await _set_succeeded(session, reports)
+        await _add_attempts(session, reports, "succeeded")
+    return {at for at, (run_id, fence, _) in enumerate(ends) if (run_id, fence) in held}
 
 
 async def _set_running(session: AsyncSession, run_ids: Collection[UUID], worker_id: str) -> None:

@@ -23,9 +23,9 @@ _IDENTITIES = (
     bindparam("enqueued", type_=_INSTANTS),
 )
 
-# Each run is looked up by its key, which OFFSET 0 and = ANY (ARRAY[...]) see to: they cannot be planned as another join.
-# Between two ANALYZEs the waiting runs may grow from none to a million, and a plan that takes them for few reads them all.
-# A row that the ledger has is never tried to be entered: where another transaction is changing it, that would wait.
+# Each run is looked up by its key, which OFFSET 0 and = ANY (ARRAY(...)) see to: they cannot be planned as joins of
+# tables. Between two ANALYZEs the waiting runs may grow from none to a million: a plan that takes them for few reads
+# all of them. A row that the ledger has is never tried to be entered: where somebody is changing it, that would wait.
 _ADMIT = text(
     """
 WITH born AS MATERIALIZED (
@@ -49,8 +49,8 @@ WITH born AS MATERIALIZED (
   UPDATE job_runs
   SET state = 'running', reason = NULL, error = NULL, fence = fence + 1, worker_id = :worker_id,
       started_at = CURRENT_TIMESTAMP, dispatched_at = coalesce(dispatched_at, CURRENT_TIMESTAMP)
-  FROM free WHERE job_runs.id = ANY (ARRAY[free.id])
-  RETURNING free.place, job_runs.id, job_runs.fence, job_runs.attempts
+  WHERE id = ANY (ARRAY(SELECT id FROM free))
+  RETURNING id, fence, attempts
 ), entered AS (
   INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at, dispatched_at, fence, worker_id,
                         started_at)
@@ -62,9 +62,9 @@ WITH born AS MATERIALIZED (
   ON CONFLICT DO NOTHING
   RETURNING id
 )
-SELECT place, id, fence, attempts FROM admitted
+SELECT place, id, fence, attempts FROM admitted JOIN free USING (id)
 UNION ALL
-SELECT NULL, id, 1, 0 FROM entered
+SELECT place, NULL, 1, 0 FROM entered JOIN born ON new_id = id
 """
 ).bindparams(
     bindparam("ids", type_=ARRAY(Uuid())),
@@ -102,22 +102,24 @@ RETURNING id
 _END_SUCCEEDED = text(
     """
 WITH held AS MATERIALIZED (
-  SELECT known.id, told.report
-  FROM unnest(:ids, :fences, :reports) AS told (id, fence, report)
+  SELECT told.id, told.report, told.place
+  FROM unnest(:ids, :fences, :reports) WITH ORDINALITY AS told (id, fence, report, place)
   CROSS JOIN LATERAL (
-    SELECT id, fence, state FROM job_runs WHERE id = told.id
+    SELECT fence, state FROM job_runs WHERE id = told.id
     OFFSET 0 FOR UPDATE SKIP LOCKED
   ) AS known
   WHERE known.fence = told.fence AND known.state = 'running'
 ), ended AS (
   UPDATE job_runs
-  SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL, report = held.report::jsonb
-  FROM held WHERE job_runs.id = ANY (ARRAY[held.id])
-  RETURNING job_runs.id, fence, attempts, worker_id, started_at
+  SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL,
+      report = NULLIF((SELECT jsonb_object_agg(id, report::jsonb) FROM held) -> id::text, 'null')
+  WHERE id = ANY (ARRAY(SELECT id FROM held))
+  RETURNING id, fence, attempts, worker_id, started_at
+), noted AS (
+  INSERT INTO job_attempts (run_id, fence, attempt, worker_id, started_at, finished_at, outcome)
+  SELECT id, fence, attempts + 1, worker_id, started_at, CURRENT_TIMESTAMP, 'succeeded' FROM ended
 )
-INSERT INTO job_attempts (run_id, fence, attempt, worker_id, started_at, finished_at, outcome)
-SELECT id, fence, attempts + 1, worker_id, started_at, CURRENT_TIMESTAMP, 'succeeded' FROM ended
-RETURNING run_id, fence
+SELECT place FROM ended JOIN held USING (id)
 """
 ).bindparams(
     bindparam("ids", type_=ARRAY(Uuid())),
@@ -141,12 +143,8 @@ async def admit(
         "worker_id": worker_id,
         "suspect_after": suspect_after,
     }
-    places = {run_id: at for at, run_id in new_ids.items()}
-    rows = (await connection.execute(_ADMIT, values)).all()
-    return {
-        places[run_id] if place is None else place - 1: (run_id, fence, attempts)
-        for place, run_id, fence, attempts in rows
-    }
+    rows = await connection.execute(_ADMIT, values)
+    return {place - 1: (run_id or new_ids[place - 1], fence, attempts) for place, run_id, fence, attempts in rows}
 
 
 async def enter(connection: AsyncConnection, borns: Mapping[UUID, BornRun], worker_id: str | None) -> set[UUID]:
@@ -164,15 +162,15 @@ async def enter(connection: AsyncConnection, borns: Mapping[UUID, BornRun], work
 
 
 async def end_succeeded(
-    connection: AsyncConnection, reports: Mapping[tuple[UUID, int], dict[str, Any] | None]
-) -> set[tuple[UUID, int]]:
+    connection: AsyncConnection, ends: Sequence[tuple[UUID, int, dict[str, Any] | None]]
+) -> set[int]:
     """As ``run_groups.end_succeeded``."""
     values = {
-        "ids": [run_id for run_id, _ in reports],
-        "fences": [fence for _, fence in reports],
-        "reports": [None if report is None else json.dumps(report) for report in reports.values()],
+        "ids": [run_id for run_id, _, _ in ends],
+        "fences": [fence for _, fence, _ in ends],
+        "reports": [None if report is None else json.dumps(report) for _, _, report in ends],
     }
-    return {(run_id, fence) for run_id, fence in await connection.execute(_END_SUCCEEDED, values)}
+    return {place - 1 for place in (await connection.execute(_END_SUCCEEDED, values)).scalars()}
 
 
 def _columns(borns: Sequence[BornRun]) -> dict[str, Any]:

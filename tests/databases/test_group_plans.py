@@ -41,6 +41,6 @@ async def test_a_group_reads_only_its_own_runs(manager: DatabaseManager, analyse
         assert len(admitted) == GROUP
         assert await rows_read(connection) - before <= 5 * GROUP
         before = await rows_read(connection)
-        reports = {(run_id, fence): {"rows": 1} for run_id, fence, _ in admitted.values()}
-        assert len(await run_groups_postgresql.end_succeeded(connection, reports)) == GROUP
+        ends = [(run_id, fence, {"rows": 1}) for run_id, fence, _ in admitted.values()]
+        assert len(await run_groups_postgresql.end_succeeded(connection, ends)) == GROUP
         assert await rows_read(connection) - before <= 5 * GROUP
