@@ -1,7 +1,5 @@
 """Columns that several models share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -31,18 +29,23 @@ def current_actor() -> str | None:
     return _actor.get()
 
 
-@contextmanager
-def acting_as(name: str | None) -> Iterator[None]:
+class acting_as:  # noqa: N801 - a context manager, and on the path of each run: no generator
     """Name who acts in this context (task, thread): ``AuditMixin`` writes it into ``created_by`` and ``updated_by``.
 
     Args:
         name: at most 150 characters; None: nobody that is known.
     """
-    token = _actor.set(name)
-    try:
-        yield
-    finally:
-        _actor.reset(token)
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._token = _actor.set(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        _actor.reset(self._token)
 
 
 class UUIDMixin:

@@ -5,7 +5,6 @@ import math
 import re
 from asyncio import CancelledError
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
@@ -163,8 +162,10 @@ def loads(data: bytes) -> dict[str, Any]:
 
 def _read(data: bytes) -> Any:
     if _MAY_OVERFLOW.search(data) is None:
-        with suppress(ValueError):  # what it does not take is for the other to refuse, or to take
+        try:
             return from_json(data, allow_inf_nan=False)
+        except ValueError:  # it is for the other to refuse, or to take
+            pass
     return _decode(data.decode())
 
 

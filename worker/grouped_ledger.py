@@ -20,7 +20,7 @@ from db.repositories.job_run import BornRun
 from db.run_sessions import worker_name
 from worker import ledger
 from worker.clock import DatabaseClock
-from worker.groups import Group
+from worker.groups import Answer, Group
 from worker.ledger import SUSPECT_AFTER, Admission, Admitted, Vitals
 from worker.newcomers import free_id, may_be_in_history
 from worker.retries import Outcome
@@ -51,25 +51,25 @@ class GroupedLedger:
         self._admissions: Group[BornRun, Admission] = Group(self._admit_many)
         self._endings: Group[Ending, Outcome] = Group(self._finish_many)
 
-    def admit(self, born: BornRun) -> asyncio.Future[Admission]:
+    def admit(self, born: BornRun) -> Answer[Admission]:
         """As ``worker.ledger.admit``."""
         if limits := self._limits_of(born):
-            return asyncio.create_task(self._admit_singly(born, limits))
+            return Answer.of(self._admit_singly(born, limits))
         return self._admissions.submit(born)
 
-    def admit_alone(self, born: BornRun) -> asyncio.Future[Admission]:
+    def admit_alone(self, born: BornRun) -> Answer[Admission]:
         """As ``worker.ledger.admit`` for a run that has the worker for itself."""
-        return asyncio.create_task(self._admit_singly(born, self._limits_of(born), is_alone=True))
+        return Answer.of(self._admit_singly(born, self._limits_of(born), is_alone=True))
 
     async def drain(self) -> None:
         """Wait until everything that was handed in is answered."""
         await self._admissions.drain()
         await self._endings.drain()
 
-    def finish(self, admitted: Admitted, outcome: Outcome) -> asyncio.Future[Outcome]:
+    def finish(self, admitted: Admitted, outcome: Outcome) -> Answer[Outcome]:
         """As ``worker.ledger.finish``; it goes on where nobody waits for it any more."""
         if outcome.name != "succeeded":
-            return asyncio.create_task(ledger.finish(admitted, outcome))
+            return Answer.of(ledger.finish(admitted, outcome))
         return self._endings.submit((admitted, outcome))
 
     async def _admit_many(self, borns: Sequence[BornRun]) -> Sequence[Admission | asyncio.Future[Admission]]:
@@ -126,10 +126,11 @@ def _new_ids(borns: Sequence[BornRun], now: datetime) -> dict[int, UUID]:
 
     In the order of their ids: two workers that enter the same runs wait for each other, but never both.
     """
-    times = Counter(born.identity for born in borns)
+    identities = [born.identity for born in borns]
+    times = Counter(identities) if len(set(identities)) < len(identities) else {}
     taken: set[UUID] = set()
     return {
-        at: free_id(born, taken)
-        for at, born in sorted(enumerate(borns), key=lambda one: one[1].job_id)
-        if born.unique_key is None and times[born.identity] == 1 and not may_be_in_history(born, now)
+        at: free_id(borns[at], taken)
+        for at in sorted(range(len(borns)), key=[born.job_id for born in borns].__getitem__)
+        if borns[at].unique_key is None and times.get(identities[at], 1) == 1 and not may_be_in_history(borns[at], now)
     }

@@ -1,6 +1,6 @@
 """Runs that Redis tells of: whether the ledger may have seen them before, and which id they get."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from db.repositories.job_run import BornRun, as_uuid7
@@ -9,6 +9,7 @@ from holdfast.wire import MAX_RUN_ID
 
 HISTORY_AFTER = timedelta(minutes=10)
 """Finished runs stay in the ledger for so long; only a younger entry may be new without a look into the history."""
+_OLD_AFTER = HISTORY_AFTER / 2
 
 
 def is_storable_id(job_id: str) -> bool:
@@ -23,13 +24,16 @@ def is_old(instant: datetime, now: datetime) -> bool:
         instant: by its producer's clock; half of ``HISTORY_AFTER`` is left for one that is wrong.
         now: by the database's clock, as the history is.
     """
-    return instant < now - HISTORY_AFTER / 2
+    return instant < now - _OLD_AFTER
 
 
 def may_be_in_history(born: BornRun, now: datetime) -> bool:
     """Whether this run, or an earlier one of the same id, may have left the ledger already; ``now`` as ``is_old``."""
+    latest = now - _OLD_AFTER
+    if born.enqueued_at < latest:
+        return True
     run_id = as_uuid7(born.job_id)
-    return is_old(born.enqueued_at, now) or (run_id is not None and is_old(_time_of(run_id), now))
+    return run_id is not None and run_id.int >> 80 < latest.timestamp() * 1000
 
 
 def free_id(born: BornRun, taken: set[UUID]) -> UUID:
@@ -39,11 +43,3 @@ def free_id(born: BornRun, taken: set[UUID]) -> UUID:
         run_id = uuid7()
     taken.add(run_id)
     return run_id
-
-
-def _time_of(run_id: UUID) -> datetime:
-    # An id that somebody made up may lie beyond Python's calendar.
-    return datetime.fromtimestamp(min(run_id.int >> 80, _LAST_MS) / 1000, UTC)
-
-
-_LAST_MS = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp() * 1000)

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from typing import TypeVar
 
 from arq.worker import Retry
 
 from db.errors import first_line, is_transient, is_unstorable
+from worker.groups import Answer, T
 from worker.ledger import Admitted
 from worker.logs import Logger
 from worker.retries import Outcome
@@ -16,10 +16,8 @@ AGAIN_S = 5.0
 RECORD_PATIENCE_S = 60.0
 """Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
 
-Answer = TypeVar("Answer")
 
-
-async def settled(runtime: Runtime, answer: asyncio.Future[Answer]) -> tuple[Answer, asyncio.CancelledError | None]:
+async def settled(runtime: Runtime, answer: Answer[T]) -> tuple[T, asyncio.CancelledError | None]:
     """Wait for an answer of the ledger; a cancellation is kept back until it has come.
 
     Returns:
@@ -31,9 +29,9 @@ async def settled(runtime: Runtime, answer: asyncio.Future[Answer]) -> tuple[Ans
     kept: asyncio.CancelledError | None = None
     while True:
         try:
-            return await asyncio.shield(answer), kept
+            return await answer, kept
         except asyncio.CancelledError as cancelled:
-            if answer.cancelled() or (kept is not None and runtime.is_draining):
+            if answer.is_abandoned or (kept is not None and runtime.is_draining):
                 raise
             kept = cancelled
 
@@ -51,7 +49,7 @@ async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome
         recorded, _ = await settled(runtime, runtime.ledger.finish(admitted, outcome))
     except Exception as error:  # noqa: BLE001 - looked at there
         logger.warning("the end of the run cannot be recorded yet", error=first_line(error))
-        patiently = asyncio.ensure_future(_record_patiently(runtime, admitted, outcome, error, logger=logger))
+        patiently = Answer.of(_record_patiently(runtime, admitted, outcome, error, logger=logger))
         recorded, _ = await settled(runtime, patiently)
     return recorded
 

@@ -24,6 +24,7 @@ from jobs.context import RunContext
 from jobs.outcomes import JobCancelled
 from jobs.registry import Job
 from worker import ledger
+from worker.groups import Answer
 from worker.ledger import Admission, Admitted, AlreadyOver, HeldElsewhere, Limited, Suspect
 from worker.light import run_light
 from worker.logs import Logger, get_logger
@@ -126,7 +127,7 @@ async def _admit(
     born = call.born
     with waiting_for_the_ledger(born.job_id, logger):
         if is_unwanted:
-            over, _ = await settled(runtime, asyncio.ensure_future(ledger.cancel(born)))
+            over, _ = await settled(runtime, Answer.of(ledger.cancel(born)))
             return over, None
         if (obstacle := runtime.obstacle(queue=born.queue, kind=call.job.kind)) is not None:
             await ledger.enter(born, obstacle)
@@ -187,7 +188,6 @@ async def _run_admitted(
 ) -> Report | None:
     logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
     logger.info("run started", fence=admitted.fence)
-    runtime.active.add(admitted.run_id)
     started = time.monotonic()
     try:
         performed = perform(runtime, call, admitted) if stop is None else _stopped(runtime, call, admitted, stop)
@@ -230,14 +230,13 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
         publish=ProgressPublisher(runtime.redis, call.born.job_id),
     )
     asked_by(context)
-    task = asyncio.current_task()
-    cancellations = task.cancelling() if task is not None else 0
+    limit = runtime.deadlines.limit(call.job.timeout_s)
     try:
-        with acting_as(call.job.kind), runtime.deadlines.limit(call.job.timeout_s):
+        with acting_as(call.job.kind), limit:
             report = await call.job.perform(context, call.request)
         return Outcome("succeeded", report=report.model_dump(mode="json")), None
     except asyncio.CancelledError as cancelled:
-        if task is None or task.cancelling() > cancellations:
+        if limit.task_is_cancelled:
             return await _stopped(runtime, call, admitted, cancelled)
         failure: Exception = RuntimeError("the job was cancelled by something of its own")
     except Exception as error:  # noqa: BLE001 - classify looks at each

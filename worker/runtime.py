@@ -5,8 +5,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -37,6 +37,21 @@ LONG_RUN_S = 120.0
 LEDGER_PATIENCE_S = 2.0
 REDIS_DEADLINE_S = 5.0
 """Seconds for each answer of Redis to the upkeep: where packets vanish nothing else would end the wait."""
+
+
+class Beginning:
+    """A run's time on this worker: it is in ``begun``, with the moment of its beginning, while its block is open."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, begun: "dict[Beginning, float]") -> None:
+        self._begun = begun
+
+    def __enter__(self) -> None:
+        self._begun[self] = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        del self._begun[self]
 
 
 class Runtime:
@@ -73,7 +88,7 @@ class Runtime:
         """Our own engine, which can be told to stop claiming; None under stock arq."""
         self._alone: UUID | None = None
         self._one_alone = asyncio.Lock()
-        self._begun: dict[object, float] = {}
+        self._begun: dict[Beginning, float] = {}
         self._grace_ends = 0.0
         self._owns_pool = False
         self.heartbeat = Heartbeat(settings, self.worker_id, lambda: self.state)
@@ -213,15 +228,9 @@ class Runtime:
         if task is not None:
             task.cancel()
 
-    @contextmanager
-    def beginning(self) -> Iterator[None]:
-        """Count a run from before it looks for obstacles to its end, for those that want to be alone."""
-        this = object()
-        self._begun[this] = time.monotonic()
-        try:
-            yield
-        finally:
-            del self._begun[this]
+    def beginning(self) -> Beginning:
+        """Count a run from before it looks for obstacles to its end, for those that want to be alone: ``with``."""
+        return Beginning(self._begun)
 
     @asynccontextmanager
     async def alone(self, run_id: UUID) -> AsyncIterator[bool]:

@@ -68,10 +68,17 @@ async def test_a_caller_that_leaves_does_not_take_its_item_back() -> None:
         return list(items)
 
     group: Group[int, int] = Group(act)
-    leaving, staying = group.submit(1), group.submit(2)
+    left, staying = group.submit(1), group.submit(2)
+
+    async def wait_for_it() -> int:
+        return await left
+
+    leaving = asyncio.create_task(wait_for_it())
+    await asyncio.sleep(0)
     leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
     gate.set()
     assert await staying == 2
     assert done == [1, 2]
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
+    assert await left == 1  # whoever asks again is told

@@ -16,6 +16,7 @@ from jobs.context import RunContext
 from jobs.registry import load_jobs
 from tests.model.gates import Strand, current
 from tests.model.world import Duty
+from worker.groups import Answer
 from worker.ledger import Admission, Admitted
 from worker.main import NO_LIMIT, worker_kwargs
 from worker.queue import Worker
@@ -37,24 +38,24 @@ class GatedLedger:
     def __init__(self, runtime: Runtime) -> None:
         self._ledger = runtime.ledger
 
-    def admit(self, born: BornRun) -> asyncio.Future[Admission]:
+    def admit(self, born: BornRun) -> Answer[Admission]:
         return self._after("admit", self._ledger.admit, born)
 
-    def admit_alone(self, born: BornRun) -> asyncio.Future[Admission]:
+    def admit_alone(self, born: BornRun) -> Answer[Admission]:
         return self._after("admit", self._ledger.admit_alone, born)
 
-    def finish(self, admitted: Admitted, outcome: Outcome) -> asyncio.Future[Outcome]:
+    def finish(self, admitted: Admitted, outcome: Outcome) -> Answer[Outcome]:
         return self._after("finish", self._ledger.finish, admitted, outcome)
 
     @staticmethod
-    def _after(gate: str, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def _after(gate: str, function: Callable[..., Any], *args: Any) -> Answer[Any]:
         async def answer() -> Any:
             strand = current.get()
             assert strand is not None
             await strand.stop_at(gate)
             return await function(*args)
 
-        return asyncio.ensure_future(answer())
+        return Answer.of(answer())
 
 
 class RealWorker:

@@ -13,6 +13,14 @@ class Deadlines:
     def __init__(self) -> None:
         self._open: dict[Limit, None] = {}
         self._tick: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which Python 3.11 looks up by a system call."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def limit(self, seconds: float) -> "Limit":
         """Return a context manager that ends its block after so many seconds, as ``asyncio.timeout`` does."""
@@ -22,14 +30,14 @@ class Deadlines:
         """Watch a limit that has begun."""
         self._open[limit] = None
         if self._tick is None:
-            self._tick = asyncio.get_running_loop().call_later(TICK_S, self._look)
+            self._tick = self.loop.call_later(TICK_S, self._look)
 
     def remove(self, limit: "Limit") -> None:
         """Watch it no longer."""
         self._open.pop(limit, None)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         soon = loop.time() + 2 * TICK_S  # a tick may be late
         near = [limit for limit in self._open if limit.when <= soon]
         for limit in near:
@@ -51,7 +59,8 @@ class Limit:
         self.when = 0.0
 
     def __enter__(self) -> Self:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = self._deadlines.loop
+        task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - a coroutine that runs has one
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
@@ -71,6 +80,11 @@ class Limit:
         self._timer.cancel()
         if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
+
+    @property
+    def task_is_cancelled(self) -> bool:
+        """After the block: whether somebody else than the limit has cancelled its task meanwhile."""
+        return self._task.cancelling() > self._cancelling
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the timer."""

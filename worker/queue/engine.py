@@ -99,7 +99,7 @@ class Engine:
         return True
 
     async def _run(self, claimed: Claimed) -> None:
-        worker = self._worker
+        worker, task = self._worker, self._running[claimed]
         execution = Execution(worker, claimed)
         finish: Finish | None = None
         try:
@@ -112,7 +112,7 @@ class Engine:
             finish = Finish(claimed, over=False)
         finally:
             worker.aborting_tasks.discard(claimed.job_id)
-            self._drop_task(worker.job_tasks, claimed)
+            _drop_task(worker.job_tasks, claimed, task)
             self._free_slot(claimed)
         try:
             if finish is not None:
@@ -125,7 +125,7 @@ class Engine:
                 if finish.heard is not None and worker.after_job_end and await asyncio.shield(finish.heard):
                     await worker.after_job_end(execution.ctx)
         finally:
-            self._drop_task(worker.tasks, claimed)
+            _drop_task(worker.tasks, claimed, task)
             self._slot_free.set()
 
     def told_of_their_abort(self) -> set[str]:
@@ -166,11 +166,6 @@ class Engine:
             logger.warning("the end of job %s here does not count: it ended elsewhere, or runs there", claimed.ref)
         if finish.heard is not None and not finish.heard.done():
             finish.heard.set_result(mine)
-
-    @staticmethod
-    def _drop_task(tasks: dict[str, asyncio.Task[Any]], claimed: Claimed) -> None:
-        if tasks.get(claimed.job_id) is asyncio.current_task():  # else a retry of it runs already
-            del tasks[claimed.job_id]
 
     def _forget(self, claimed: Claimed) -> None:
         self.keeper.release(claimed)
@@ -264,3 +259,8 @@ class Engine:
         """Return a name for the log: the job that a task runs, or the task's own."""
         refs = (claimed.ref for claimed, its_task in list(self._running.items()) if its_task is task)
         return next((f"job {ref}" for ref in refs), task.get_name())
+
+
+def _drop_task(tasks: dict[str, asyncio.Task[Any]], claimed: Claimed, task: asyncio.Task[None]) -> None:
+    if tasks.get(claimed.job_id) is task:  # else a retry of it runs already
+        del tasks[claimed.job_id]
