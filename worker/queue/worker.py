@@ -16,6 +16,7 @@ from arq.worker import Worker as ArqWorker
 
 from worker.queue.engine import Engine
 from worker.queue.outage import Outage
+from worker.queue.packing import with_hiredis
 
 logger = logging.getLogger("arq.worker")
 
@@ -74,6 +75,8 @@ class Worker(ArqWorker):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
+        connections = self._pool.connection_pool
+        connections.connection_class = with_hiredis(connections.connection_class)
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
         await log_redis_info(self.pool, logger.info)
         self.ctx["redis"] = self.pool
