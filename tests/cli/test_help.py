@@ -30,6 +30,7 @@ def test_the_commands() -> None:
         "import",
         "archive",
         "archives search",
+        "archives adopt",
         "archives list",
         "archives restore",
         "archives erase",

@@ -25,7 +25,9 @@ from db.connection import get_async_session
 from db.fields import json_value
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_files import Part, lines_of, list_parts, rows_in_part
+from jobs.archive_manifests import find_unlisted
 from jobs.catalogs import open_catalog
+from worker.cli.archive_adopt import unlisted_documents
 from worker.cli.database import open_database
 from worker.cli.terminal import (
     Failure,
@@ -162,16 +164,27 @@ async def list_archives(*, table: str | None, verify: bool, as_json: bool) -> No
     async with open_database(settings), get_async_session(read_only=True) as session:
         sizes = [(one, await measure_archive(session, one)) for one in tables]
         parts = await list_parts(session, settings, [one.fullname for one in tables])
+        seen = await find_unlisted(session, settings)
+    unlisted = [document for one in seen.unlisted for document in unlisted_documents(one)]
     documents = [_table_document(one, size) for one, size in sizes if size is not None] + _file_documents(parts)
     damaged = [problem for part in parts if (problem := _problem(part)) is not None] if verify else []
     if as_json:
-        print_json({"archives": documents, "damaged": damaged} if verify else {"archives": documents})
+        known = {"archives": documents, "not_listed": unlisted}
+        print_json({**known, "damaged": damaged} if verify else known)
     for one in () if as_json else documents:
         place = (
             f"{one['files']} files, {one['bytes']:,} bytes, run {one['run_id']}" if one["run_id"] else "archive table"
         )
         first, last = ((one[name] or "-")[:16].replace("T", " ") for name in ("first_archived_at", "last_archived_at"))
         click.echo(f"{one['table']:<20}{one['rows']:>12,} rows  {first} to {last}  {place}")
+    for one in () if as_json else unlisted:
+        click.echo(
+            f"not known to this database: {one['rows']:,} rows of {one['table']} in {one['files']} files of run "
+            f"{one['run_id']}; enter them with: archives adopt {one['run_id']}",
+            err=True,
+        )
+    for problem in () if as_json else seen.unreadable:
+        click.echo(problem, err=True)
     if damaged:
         raise Failure(f"{damaged[0]} ({len(damaged)} of {len(parts)} files are damaged)")
 

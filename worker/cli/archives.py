@@ -12,6 +12,7 @@ from db.archives.keys import KeyTextError, parse_key
 from db.repositories.job_run import RunRow
 from holdfast.requests import EraseArchived, EraseReport, RestoreArchived, RestoreReport
 from jobs.catalogs import open_catalog
+from worker.cli.archive_adopt import adopt_files
 from worker.cli.archive_search import list_archives, search
 from worker.cli.database import open_database
 from worker.cli.enqueue import request_problem
@@ -26,6 +27,7 @@ def archives() -> None:
 
 archives.add_command(list_archives)
 archives.add_command(search)
+archives.add_command(adopt_files)
 
 
 @archives.command(

@@ -1,0 +1,155 @@
+"""Files in the folder of archives that this database does not list, as after it was restored from a backup."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.archives.catalog import Catalog
+from db.archives.erasing import mapped_tables
+from db.archives.reading import LineUnreadable, read_line
+from db.models import ArchivePart, JobRun
+from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
+from holdfast.states import LIVE_STATES
+from jobs.archive_deleted.closing import MANIFEST
+from jobs.archive_deleted.part_files import PartFile, PartUnreadable, read_part
+from jobs.settings import JobSettings
+
+CHANGERS = tuple(request.kind for request in (ArchiveDeleted, RestoreArchived, EraseArchived))
+"""The kinds that change files and what is listed of them."""
+
+
+class NotAdopted(Exception):  # noqa: N818
+    """Files cannot be listed; the message is one line."""
+
+
+class ListedPart(BaseModel):
+    """A file, as a manifest names it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int = Field(ge=1)
+    table: str = Field(max_length=255)
+    file: str = Field(max_length=255, pattern=r"^\w[^/\\\x00]*\.ndjson\.zst$")
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    written_at: AwareDatetime
+
+
+class Manifest(BaseModel):
+    """What a run says of its files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1]
+    run_id: UUID
+    parts: tuple[ListedPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """The files of one run that the database does not list."""
+
+    folder: Path
+    run_id: UUID
+    parts: tuple[ListedPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What lies in the folder."""
+
+    unlisted: list[Unlisted]
+    unreadable: list[str]
+    """Manifests that are none, one line each."""
+
+
+async def find_unlisted(session: AsyncSession, settings: JobSettings) -> Seen:
+    """Return the files that lie in the folder of all archives, by their manifests, and are not listed."""
+    manifests, unreadable = await asyncio.to_thread(_read_manifests, settings.archives_dir)
+    found = []
+    for manifest in manifests:
+        query = select(ArchivePart.number).where(ArchivePart.run_id == manifest.run_id)
+        listed = set(await session.scalars(query))
+        parts = tuple(part for part in manifest.parts if part.number not in listed)
+        if parts:
+            found.append(Unlisted(settings.archives_dir / str(manifest.run_id), manifest.run_id, parts))
+    return Seen(found, unreadable)
+
+
+def _read_manifests(folder: Path) -> tuple[list[Manifest], list[str]]:
+    manifests, unreadable = [], []
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            place = ".".join(map(str, problem["loc"])) or "it"
+            unreadable.append(f"{path} is no manifest: {place}: {problem['msg']}")
+        except OSError as error:
+            unreadable.append(f"{path} cannot be read: {error.strerror}")
+        else:
+            if str(manifest.run_id) == path.parent.name:
+                manifests.append(manifest)
+            else:
+                unreadable.append(f"{path} is of the run {manifest.run_id}: give its folder that name")
+    return manifests, unreadable
+
+
+async def adopt(session: AsyncSession, catalog: Catalog, unlisted: Unlisted) -> int:
+    """List the files of a run, after each was read and found to be what the manifest says; returns their rows.
+
+    Args:
+        session: a transaction.
+        catalog: the mapped tables.
+        unlisted: the files.
+
+    Raises:
+        NotAdopted: one is missing or damaged, or of no mapped table, or a run is at work that changes files. Nothing is
+            listed then.
+    """
+    states = [state.value for state in LIVE_STATES]
+    query = select(JobRun.id, JobRun.kind).where(JobRun.kind.in_(CHANGERS), JobRun.state.in_(states)).limit(1)
+    if (run := (await session.execute(query)).first()) is not None:
+        raise NotAdopted(f"run {run.id} ({run.kind}) is not over and may change files: say it again after its end")
+    tables = mapped_tables(catalog)
+    for part in unlisted.parts:
+        if part.table not in tables:
+            raise NotAdopted(f"{unlisted.folder / part.file} is of {part.table[:100]!r}, to which no model is mapped")
+    try:
+        await asyncio.to_thread(_check, unlisted, catalog)
+    except (PartUnreadable, LineUnreadable) as error:
+        raise NotAdopted(f"{error}; nothing of run {unlisted.run_id} is listed") from error
+    await session.execute(insert(ArchivePart), [_row(unlisted.run_id, part) for part in unlisted.parts])
+    return sum(part.rows for part in unlisted.parts)
+
+
+def _check(unlisted: Unlisted, catalog: Catalog) -> None:
+    tables = mapped_tables(catalog)
+    for part in unlisted.parts:
+        packed = read_part(unlisted.folder, PartFile(part.file, part.rows, part.bytes, part.sha256))
+        lines: Sequence[str] = packed.decode().split("\n")[:-1]
+        if len(lines) != part.rows:
+            raise PartUnreadable(f"{unlisted.folder / part.file} has {len(lines)} rows, its manifest says {part.rows}")
+        for line in lines:
+            read_line(tables[part.table], line)
+
+
+def _row(run_id: UUID, part: ListedPart) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "number": part.number,
+        "table_name": part.table,
+        "file": part.file,
+        "rows": part.rows,
+        "bytes": part.bytes,
+        "sha256": part.sha256,
+        "written_at": part.written_at,
+    }
