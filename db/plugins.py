@@ -7,6 +7,7 @@ A module of ``HOLDFAST_PLUGINS`` may have, besides its ``JOBS``:
   own with a version table of their own, ``<name>_alembic_version``, and are run after Holdfast's.
 """
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from sqlalchemy import MetaData, Table
+
+from db.errors import first_line
 
 
 class PluginError(ValueError):
@@ -51,6 +54,16 @@ def import_plugin(name: str) -> ModuleType:
         return import_module(name)
     except ImportError as error:
         raise PluginError(f"HOLDFAST_PLUGINS={name}: {error}; put it on PYTHONPATH") from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+        raise PluginError(f"HOLDFAST_PLUGINS={name}: cannot be imported: {what}; mend it") from error
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:  # the first tells its place itself
+        return ""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f" (line {line} of {Path(frame.f_code.co_filename).name})"
 
 
 def database_plugins(names: Sequence[str]) -> list[DatabasePlugin]:

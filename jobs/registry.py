@@ -1,5 +1,6 @@
 """Which function runs which request, and how."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from jobs.import_tasks import clean_up, import_tasks
 from jobs.restore_archived import restore_archived
 from jobs.retry_policy import RetryPolicy
 from jobs.settings import JobSettings
+
+KIND_NAME = re.compile(r"[^\s\x00]{1,100}")
+"""What the ledger's column takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,28 @@ def load_jobs(settings: JobSettings) -> dict[str, Job]:
     """Return every kind that this worker runs, by its name: the built-in ones and those of the plugins.
 
     Raises:
-        PluginError: a plugin cannot be imported, brings nothing, or brings a kind that is there already.
+        PluginError: a plugin cannot be imported, brings nothing, or brings a kind that cannot be or is there already.
     """
     jobs = {job.kind: job for job in BUILT_IN}
     for name in settings.holdfast_plugins:
         for job in _jobs_of(name):
+            if (problem := _problem_of(job)) is not None:
+                raise PluginError(f"HOLDFAST_PLUGINS={name}: {problem}")
             if job.kind in jobs:
                 raise PluginError(f"HOLDFAST_PLUGINS={name}: the kind {job.kind} is there already; rename one")
             jobs[job.kind] = job
     return jobs
+
+
+def _problem_of(job: Any) -> str | None:
+    if not isinstance(job, Job):
+        return f"{job!r} in JOBS is no Job; list a Job for each kind"
+    kind = getattr(job.request_type, "kind", None)
+    if not isinstance(kind, str) or KIND_NAME.fullmatch(kind) is None:
+        has = "no kind" if kind is None else f"the kind {kind!r}"
+        rule = "give it a kind: ClassVar[str] of 1 to 100 characters without spaces"
+        return f"{job.request_type.__name__} has {has}; {rule}"
+    return None if job.timeout_s > 0 else f"{kind} has timeout_s={job.timeout_s:g}; give it more than 0 seconds"
 
 
 def _jobs_of(name: str) -> tuple[Job, ...]:

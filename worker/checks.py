@@ -9,8 +9,10 @@ from sqlalchemy.exc import DBAPIError
 from db import migrate
 from db.connection import DatabaseManager
 from db.errors import DatabaseUnavailable, first_line
+from db.plugins import PluginError, database_plugins
 from db.repositories import job_run
 from db.urls import is_in_memory, masked
+from jobs.registry import load_jobs
 from worker import redis_server
 from worker.redis_url import make_client
 from worker.settings import Settings
@@ -37,7 +39,7 @@ class Problem:
 
 async def find_problems(settings: Settings) -> list[Problem]:
     """Look at the settings, the folders, the database and Redis."""
-    problems = [*_sizes(settings), *_folders(settings)]
+    problems = [*_sizes(settings), *_folders(settings), *_plugins(settings)]
     problems += await _database(settings)
     if settings.redis_url is not None:
         problems += await _redis(settings)
@@ -95,6 +97,18 @@ def _folders(settings: Settings) -> list[Problem]:
     rule, advice = "is not a folder that the worker can read", "correct or remove it"
     unreadable = [root for root in settings.import_roots if not (root.is_dir() and os.access(root, os.R_OK | os.X_OK))]
     return found + [Problem("IMPORT_ROOTS", str(root), rule, advice) for root in unreadable]
+
+
+def _plugins(settings: Settings) -> list[Problem]:
+    try:
+        load_jobs(settings)
+        database_plugins(settings.holdfast_plugins)
+    except PluginError as error:
+        place, _, words = str(error).partition(": ")
+        setting, _, name = place.partition("=")
+        rule, _, advice = words.rpartition("; ")
+        return [Problem(setting, name, rule, advice)]
+    return []
 
 
 async def _database(settings: Settings) -> list[Problem]:
