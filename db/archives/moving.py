@@ -153,7 +153,8 @@ def _kept_statement(shape: Shape, what: Hashable, chosen: Chosen, build: Callabl
     key = (what, chosen.form)
     if key not in shape.statements:
         shape.statements[key] = build()
-    return shape.statements[key]
+    kept: AnySelect = shape.statements[key]
+    return kept
 
 
 def _summed(session: AsyncSession, side: Table, shape: Shape, chosen: Chosen) -> Select[int, Any]:

@@ -7,12 +7,12 @@ rows that others have locked, and would wait for them.
 
 from typing import Any
 
-from sqlalchemy import BindParameter, Dialect, bindparam, select, text
+from sqlalchemy import BindParameter, Dialect, TextClause, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT
 from db.archives.keys import key_columns, key_text, parse_key
-from db.archives.rows import Proof, ProofFailed, Shape, Stamp, is_due
+from db.archives.rows import DUE_BEFORE, Proof, ProofFailed, Shape, Stamp, is_due
 from db.archives.walks import Stretch, Walk
 from db.types import UtcDateTime, UUIDType
 
@@ -30,17 +30,17 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
         ProofFailed: a row and its copy are not the same; roll back.
     """
     assert shape.archive is not None  # noqa: S101 - has_ranges
-    upper = await _upper_key(session, stretch)
-    words = _words(session.get_bind().dialect, shape)
+    upper = await _upper_key(session, shape, stretch)
     lower = None if not stretch.walk.position else parse_key(shape.table, stretch.walk.position[0])[0]
     bounds = [bound for bound, value in (("lower", lower), ("upper", upper)) if value is not None]
     values: dict[str, Any] = {"lower": lower, "upper": upper, "before": stretch.before}
     values |= {"archived_at": stamp.archived_at, "run_id": stamp.run_id}
 
-    async def run(statement: str) -> Any:
-        named = [one for one in _parameters(shape) if f":{one.key}" in statement]
-        given = {one.key: values[str(one.key)] for one in named}
-        return await session.execute(text(statement.format(**words)).bindparams(*named), given)
+    async def run(template: str) -> Any:
+        if template not in shape.statements:
+            shape.statements[template] = _statement(session.get_bind().dialect, shape, template)
+        statement, names = shape.statements[template]
+        return await session.execute(statement, {name: values[name] for name in names})
 
     signs = {"lower": ">", "upper": "<="}
     of_table = "".join(f" AND {{t}}.{{key}} {signs[bound]} :{bound}" for bound in bounds)
@@ -66,13 +66,25 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
     return Proof(count, int(checksum or 0)), Walk("keys", (key_text((upper,)),))
 
 
-async def _upper_key(session: AsyncSession, stretch: Stretch) -> Any:
+async def _upper_key(session: AsyncSession, shape: Shape, stretch: Stretch) -> Any:
     """Return the key at the end of the stretch; None where it has fewer rows than it may."""
-    (key,) = key_columns(stretch.table)
-    query = select(key).where(is_due(stretch.table, stretch.before)).order_by(key)
-    if stretch.walk.position:
-        query = query.where(key > parse_key(stretch.table, stretch.walk.position[0])[0])
-    return (await session.execute(query.limit(1).offset(stretch.count - 1))).scalar_one_or_none()
+    position = stretch.walk.position
+    values: dict[str, Any] = {DUE_BEFORE: stretch.before, "skipped": stretch.count - 1}
+    if position:
+        values["lower"] = parse_key(stretch.table, position[0])[0]
+    form = ("upper key", bool(position))
+    if form not in shape.statements:
+        (key,) = key_columns(stretch.table)
+        query = select(key).where(is_due(stretch.table, stretch.before)).order_by(key)
+        query = query.where(key > bindparam("lower", type_=key.type)) if position else query
+        shape.statements[form] = query.limit(1).offset(bindparam("skipped"))
+    return (await session.execute(shape.statements[form], values)).scalar_one_or_none()
+
+
+def _statement(dialect: Dialect, shape: Shape, template: str) -> tuple[TextClause, list[str]]:
+    """Return a statement, and the names of its parameters."""
+    named = [one for one in _parameters(shape) if f":{one.key}" in template]
+    return text(template.format(**_words(dialect, shape))).bindparams(*named), [str(one.key) for one in named]
 
 
 def _words(dialect: Dialect, shape: Shape) -> dict[str, str]:

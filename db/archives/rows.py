@@ -52,7 +52,7 @@ class Shape:
     """None where they go to files or nowhere."""
     types: dict[str, str] = field(default_factory=dict)
     """Column -> type, in the database's own words."""
-    statements: dict[Hashable, AnySelect] = field(default_factory=dict)
+    statements: dict[Hashable, Any] = field(default_factory=dict)
     """Those that each batch executes again with other values; to make one takes longer than to execute it."""
 
     @property

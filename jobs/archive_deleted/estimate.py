@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from db.archives.walks import Stretch, Walk
 from holdfast.requests import ArchiveReport
-from jobs.archive_deleted.steps import Batch
 
 if TYPE_CHECKING:
     from jobs.archive_deleted.job import Archive
@@ -22,9 +21,10 @@ async def estimate(archive: "Archive") -> ArchiveReport:
         if share.due:
             stretch = Stretch(archive.plan.shapes[share.name].table, Walk("keys"), share.before, TRIED_ROWS)
             # The first batch pays for plans and connections.
-            await archive.batch(replace(stretch, count=FEW_ROWS), Batch.take_rows, discard=True)
+            step, _ = archive.steps(stretch.table, stretch.walk)
+            await archive.batch(replace(stretch, count=FEW_ROWS), step, discard=True)
             began = time.monotonic()
-            taken = await archive.batch(stretch, Batch.take_rows, discard=True)
+            taken = await archive.batch(stretch, step, discard=True)
             seconds += share.due * (time.monotonic() - began) / max(taken.effort, 1)
     due = {share.name: share.due for share in archive.state.tables}
     return ArchiveReport(

@@ -1,7 +1,6 @@
 """The archive's flow: for each table walk what is due, batch by batch, until a look finds nothing left."""
 
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,7 @@ from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan, first_state, make_plan
 from jobs.archive_deleted.side_by_side import walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Taken, impatient, is_lock_conflict
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
 from jobs.outcomes import JobFailed
@@ -36,8 +35,6 @@ MOST_WALKS = 3
 MOST_ROWS = 10_000
 FIRST_PAGES = 32
 FIRST_DELETIONS = 500
-
-Step = Callable[[Batch, Stretch], Awaitable[Taken]]
 
 
 async def archive_deleted(
@@ -163,12 +160,10 @@ class Archive:
         share = self.state.of(table.fullname)
         assert share.walk is not None  # noqa: S101 - a walk has begun
         stretch = Stretch(table, share.walk, share.before, self._rows_allowed(size.rows))
-        swift, careful, keeping = Batch.take_rows, Batch.take_rows_by_key, None
+        swift, careful = self.steps(table, share.walk)
+        keeping = None
         if share.walk.kind == "pages":
-            swift, careful = Batch.take_pages, Batch.take_pages_by_row
             stretch, keeping = await self._written_ahead(stretch)
-        elif share.walk.kind == "deletions" and self._takes_ranges(table):
-            swift = Batch.take_deletions
         try:
             try:
                 taken = await self.batch(stretch, swift, keeping=keeping)
@@ -181,8 +176,10 @@ class Archive:
             else:
                 await self._after_failure(error, stretch, size)
 
-    def _takes_ranges(self, table: Table) -> bool:
-        return get_manager().engine.dialect.name == "postgresql" and not self.plan.has_children(table)
+    def steps(self, table: Table, walk: Walk) -> tuple[Step, Step]:
+        """Return the two ways to take a walk's rows, as ``choose_steps``."""
+        dialect, into_table = get_manager().engine.dialect.name, self.request.destination == "tables"
+        return choose_steps(self.plan, table, walk, dialect, into_table=into_table)
 
     async def _written_ahead(self, stretch: Stretch) -> tuple[Stretch, Keeping | None]:
         if self.request.destination != "files":

@@ -21,11 +21,11 @@ from db.connection import get_reading_session
 from db.models import JobRunRange
 from jobs.archive_deleted.destinations import last_number
 from jobs.archive_deleted.state import EndedBy, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Taken, impatient, is_lock_conflict
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient, is_lock_conflict
 from jobs.batch_size import BatchSize
 
 if TYPE_CHECKING:
-    from jobs.archive_deleted.job import Archive, Step
+    from jobs.archive_deleted.job import Archive
 
 ROUND_S = 0.5
 NUMBERS_A_SHARE = 10_000_000
@@ -114,7 +114,7 @@ async def _work(archive: "Archive", table: Table, share: Share, until: float) ->
             await _batch(archive, stretch, share, Batch.take_pages_by_row)
 
 
-async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: "Step") -> tuple[Taken, float]:
+async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: Step) -> tuple[Taken, float]:
     began = time.monotonic()
     keeping = archive.keeping(first_number=share.files + 1)
     try:

@@ -1,10 +1,10 @@
 """What one batch does to one table: take what is due, with all that goes with it, and say what was done."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Table, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -98,20 +98,20 @@ class Batch:
         taken.roots = taken.effort = await self._move(self._shape(stretch), chosen, taken)
         return taken
 
-    async def take_rows(self, stretch: Stretch) -> Taken:
-        """Take the next due rows with their children.
+    async def take_range(self, stretch: Stretch) -> Taken:
+        """Take the due rows of the next range of the key at once, without those that others have locked (MySQL).
 
         Raises:
             ProofFailed: others changed one in the middle of it. Take them by their keys instead.
         """
-        shape, keeping = self._shape(stretch), self.keeping
-        is_ranged = has_ranges(shape, stretch.walk, self.session.get_bind().dialect.name)
-        if is_ranged and isinstance(keeping, KeepInTables) and not self.plan.has_children(stretch.table):
-            return await self._take_range(shape, stretch, keeping)
-        return await self.take_rows_by_key(stretch)
+        assert isinstance(self.keeping, KeepInTables)  # noqa: S101 - swift_step
+        shape = self._shape(stretch)
+        proof, behind = await move_range(self.session, shape, stretch, self.keeping.stamp)
+        name = shape.table.fullname
+        return Taken(behind, proof.rows, proof.rows, {name: proof.rows}, {name: proof.checksum})
 
-    async def take_rows_by_key(self, stretch: Stretch) -> Taken:
-        """Take them by their keys, each locked before anything is done."""
+    async def take_rows(self, stretch: Stretch) -> Taken:
+        """Take the next due rows by their keys, with their children, each locked before anything is done."""
         keys, behind = await choose_rows(self.session, stretch)
         taken = Taken(behind, effort=len(keys))
         if keys and self.plan.has_children(stretch.table):
@@ -119,11 +119,6 @@ class Batch:
         elif keys:
             taken.roots = await self._move(self._shape(stretch), ByKeys(keys), taken)
         return taken
-
-    async def _take_range(self, shape: Shape, stretch: Stretch, keeping: KeepInTables) -> Taken:
-        proof, behind = await move_range(self.session, shape, stretch, keeping.stamp)
-        name = shape.table.fullname
-        return Taken(behind, proof.rows, proof.rows, {name: proof.rows}, {name: proof.checksum})
 
     async def pass_over(self, stretch: Stretch) -> Taken:
         """Leave due rows where they are, whose children others have locked for too long."""
@@ -149,8 +144,30 @@ class Batch:
         return self.plan.shapes[stretch.table.fullname]
 
 
-SWIFT_STEPS = frozenset({Batch.take_pages, Batch.take_deletions})
-"""They take rows at once, on PostgreSQL, and wait for those that others have locked."""
+Step = Callable[[Batch, Stretch], Awaitable[Taken]]
+SWIFT_STEPS: frozenset[Step] = frozenset({Batch.take_pages, Batch.take_deletions, Batch.take_range})
+"""They take rows at once; on PostgreSQL they wait for those that others have locked."""
+
+
+def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_table: bool) -> tuple[Step, Step]:
+    """Return how a walk's rows are taken, and how they are where that fails.
+
+    Args:
+        plan: the run's.
+        table: what is walked.
+        walk: its kind.
+        dialect: of the database.
+        into_table: they go to the archive table.
+    """
+    if walk.kind == "pages":
+        return Batch.take_pages, Batch.take_pages_by_row
+    swift: Step = Batch.take_rows
+    if not plan.has_children(table):
+        if walk.kind == "deletions" and dialect == "postgresql":
+            swift = Batch.take_deletions
+        elif into_table and has_ranges(plan.shapes[table.fullname], walk, dialect):
+            swift = Batch.take_range
+    return swift, Batch.take_rows
 
 
 @asynccontextmanager
@@ -159,13 +176,14 @@ async def impatient(session: AsyncSession, *, swift: bool = False) -> AsyncItera
 
     Args:
         session: the batch's.
-        swift: for ``SWIFT_WAIT_MS`` at most, otherwise for ``LOCK_WAIT_MS``, on MySQL and MariaDB for a second.
+        swift: it does one of ``SWIFT_STEPS``: on PostgreSQL for ``SWIFT_WAIT_MS`` at most, otherwise for
+            ``LOCK_WAIT_MS``; on MySQL and MariaDB for no row, otherwise for a second.
     """
     await prepare(session)
     dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
         await session.execute(_BATCH_SETTINGS[swift])
-    if dialect not in MYSQL_DIALECTS:
+    if swift or dialect not in MYSQL_DIALECTS:
         yield
         return
     await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
