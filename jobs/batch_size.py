@@ -23,12 +23,19 @@ class BatchSize:
         self._target_s = target_s
         self.rows = most if target_s is None else min(most, first)
 
-    def took(self, rows: int, seconds: float) -> None:
-        """Hear how long a batch took, and make the next one fit; it grows to at most twice the size."""
+    def took(self, rows: int, seconds: float, *, beside_others: bool = False) -> None:
+        """Hear how long a batch took, and make the next one fit; it grows to at most twice the size.
+
+        Args:
+            rows: how many it had.
+            seconds: how long it took.
+            beside_others: somebody may wait for what the next one holds up: half the time is enough.
+        """
         if self._target_s is None:
             self.rows = min(self._most, 2 * self.rows)
         elif rows:
-            fitting = int(rows * self._target_s / max(seconds, 0.001))
+            target_s = self._target_s / 2 if beside_others else self._target_s
+            fitting = int(rows * target_s / max(seconds, 0.001))
             self.rows = min(self._most, max(self._least, min(fitting, 2 * self.rows)))
 
     def shrink(self) -> bool:

@@ -29,6 +29,12 @@ class JobSettings(DatabaseSettings):
     """Long jobs pause while a replica is further behind than this."""
     throttle_lock_waits: Annotated[int, Field(ge=1)] = 5
     """Long jobs pause while at least so many sessions of the database wait for locks."""
+    throttle_others_per_s: Annotated[float, Field(ge=0)] = 100.0
+    """While others write at least so many transactions a second, long jobs work for ``THROTTLE_SHARE`` of the time.
+    0: always for all of it."""
+    throttle_share: Annotated[float, Field(ge=0.01, le=1)] = 0.25
+    """The part of the time that a long job takes while others are at work: at 0.25 it rests after each batch for three
+    times as long as that took, and the batches are half as long."""
     throttle_free_connections: Annotated[int, Field(ge=0)] = 1
     """Long jobs pause while fewer connections of this process's pool are free, its overflow included. 0: never."""
 

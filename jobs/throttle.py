@@ -1,14 +1,15 @@
-"""Long jobs give way: they pause between two batches while others need the database more.
+"""Long jobs give way: they pause between two batches while others need the database more, and leave time to others.
 
-Looked at are replicas that lag, sessions that wait for locks, and this process's own pool. Every long job can share it:
-``await throttle.hold()`` before each batch, ``throttle.committed(n)`` behind it.
+Looked at are replicas that lag, sessions that wait for locks, this process's own pool, and how many transactions others
+write. Every long job can share it: ``await throttle.hold()`` before each batch, ``throttle.committed(n)``
+and ``await throttle.rest(seconds)`` behind it.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,16 +24,20 @@ LOOK_S = 0.5
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 MOST_MARKS = 10_000
+SECOND_LOOK_S = 0.05
+"""The first look has nothing to compare with: the second follows soon."""
+OTHERS_LAST_S = 2.0
+"""Who was at work at one look is taken to be so for this long."""
+LEAST_SEEN = 3
+"""Fewer transactions between two looks are nobody's."""
 
-_LOOKS = {
-    "postgresql": (
-        "SELECT (SELECT count(*) FROM pg_locks WHERE NOT granted), "
-        "coalesce((SELECT extract(epoch FROM max(replay_lag)) FROM pg_stat_replication), 0)"
-    ),
-    "mysql": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
-}
-"""How many wait for a lock, and on PostgreSQL the seconds by which replicas lag. No privilege is needed; but the lag is
-shown to members of ``pg_monitor`` only, and counts as none to others."""
+_LOOK_AT_POSTGRESQL = text(
+    "SELECT count(*) AS waits, txid_snapshot_xmax(txid_current_snapshot()) AS written, "
+    "coalesce((SELECT extract(epoch FROM max(replay_lag)) FROM pg_stat_replication), 0) AS lag_s "
+    "FROM pg_locks WHERE NOT granted"
+)
+"""No privilege is needed; but the lag is shown to members of ``pg_monitor`` only, and counts as none to others."""
+_LOOK_AT_MYSQL = text("SHOW GLOBAL STATUS WHERE variable_name IN ('Innodb_row_lock_current_waits', 'Com_commit')")
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ class Pressure:
 
     lock_waits: int = 0
     """Sessions that wait for a lock."""
+    others_per_s: float = 0.0
+    """Transactions that others have written since the last look (MySQL and MariaDB: committed)."""
     replica_lag_s: float = 0.0
     free_connections: int | None = None
     """Of this process's pool, its overflow included; None: not known."""
@@ -64,14 +71,18 @@ class Throttle:
         self._look_s = look_s
         self._next_look = 0.0
         self._marks: deque[tuple[int, float]] = deque(maxlen=MOST_MARKS)
+        self._others_until = 0.0
+        self._count = 0
+        self._last_look: tuple[float, int, int] | None = None
         self.paused_s = 0.0
-        """Seconds for which the run was held up, so far."""
+        """Seconds for which the run was held up or has rested, so far."""
         self.pauses: dict[str, int] = {}
         """How often, by reason: ``locks``, ``replica_lag``, ``pool``."""
 
     def committed(self, count: int) -> None:
         """Note the counter of a batch that is committed; a replica that does not know it after a while lags."""
         self._marks.append((count, time.monotonic()))
+        self._count = count
 
     async def hold(self) -> None:
         """Return at once, or when the database has room again.
@@ -84,8 +95,8 @@ class Throttle:
         began = time.monotonic()
         if began < self._next_look:
             return
-        pause_s = FIRST_PAUSE_S
-        while (reason := self._reason(await self.look())) is not None:
+        is_first, pause_s = self._last_look is None, FIRST_PAUSE_S
+        while (reason := self._reason(pressure := await self.look())) is not None:
             if pause_s == FIRST_PAUSE_S:
                 self.pauses[reason] = self.pauses.get(reason, 0) + 1
                 logger.info("paused for %s", reason, extra={"run_id": str(self._context.run_id)})
@@ -96,20 +107,63 @@ class Throttle:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         if pause_s > FIRST_PAUSE_S:
             self.paused_s += time.monotonic() - began
-        self._next_look = time.monotonic() + self._look_s
+        self._next_look = time.monotonic() + (min(self._look_s, SECOND_LOOK_S) if is_first else self._look_s)
+        if 0 < self._context.settings.throttle_others_per_s <= pressure.others_per_s:
+            self._others_until = time.monotonic() + OTHERS_LAST_S
+
+    @property
+    def share(self) -> float:
+        """The part of the time that the run may take: all of it where nobody else is at work."""
+        return self._context.settings.throttle_share if time.monotonic() < self._others_until else 1.0
+
+    async def rest(self, worked_s: float) -> None:
+        """Leave the others their share of the time.
+
+        Args:
+            worked_s: how long the batch took that is over.
+        """
+        if (share := self.share) < 1:
+            rest_s = worked_s * (1 / share - 1)
+            self.paused_s += rest_s
+            await asyncio.sleep(rest_s)
 
     async def look(self) -> Pressure:
         """Return what others need at the moment; a look that fails sees nothing, for the batch will fail by itself."""
         try:
-            waits, lag_s = await _waits_and_lag()
+            pressure = await self._look_at_the_server()
             if self._context.settings.replica_url is not None:
-                lag_s = max(lag_s, await self._lag_of_our_replica())
+                lag_s = max(pressure.replica_lag_s, await self._lag_of_our_replica())
+                pressure = replace(pressure, replica_lag_s=lag_s)
         except SQLAlchemyError as error:
             if not is_transient(error):
                 raise
             return Pressure()
         pool = get_manager().pool_figures()
-        return Pressure(waits, lag_s, pool.size + pool.max_overflow - pool.checked_out)
+        return replace(pressure, free_connections=pool.size + pool.max_overflow - pool.checked_out)
+
+    async def _look_at_the_server(self) -> Pressure:
+        async with get_reading_session() as session:
+            dialect = session.get_bind().dialect.name
+            if dialect == "sqlite":  # its writers stand in a line, and the batches with them
+                return Pressure()
+            if dialect == "postgresql":
+                found = (await session.execute(_LOOK_AT_POSTGRESQL)).one()
+                return Pressure(found.waits, self._others_per_s(found.written), float(found.lag_s))
+            figures = {str(name).lower(): int(value) for name, value in await session.execute(_LOOK_AT_MYSQL)}
+        return Pressure(figures["innodb_row_lock_current_waits"], self._others_per_s(figures["com_commit"]))
+
+    def _others_per_s(self, transactions: int) -> float:
+        """Return how many transactions a second others have had since the last look.
+
+        Args:
+            transactions: of the whole server, ever; each batch of ours is one of them.
+        """
+        at, before = time.monotonic(), self._last_look
+        self._last_look = (at, transactions, self._count)
+        if before is None:
+            return 0.0
+        others = transactions - before[1] - (self._count - before[2])
+        return others / max(at - before[0], 0.001) if others >= LEAST_SEEN else 0.0
 
     async def _lag_of_our_replica(self) -> float:
         async with get_async_session(read_only=True) as session:
@@ -130,12 +184,3 @@ class Throttle:
         if free is not None and free < settings.throttle_free_connections:
             return "pool"
         return None
-
-
-async def _waits_and_lag() -> tuple[int, float]:
-    async with get_reading_session() as session:
-        dialect = session.get_bind().dialect.name
-        if dialect == "sqlite":  # its writers stand in a line, and the batches with them
-            return 0, 0.0
-        found = (await session.execute(text(_LOOKS.get(dialect, _LOOKS["mysql"])))).one()
-    return (int(found[0]), float(found[1])) if dialect == "postgresql" else (int(found[1]), 0.0)

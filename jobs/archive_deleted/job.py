@@ -167,7 +167,7 @@ class Archive:
         try:
             try:
                 taken = await self.batch(stretch, swift, keeping=keeping)
-                size.took(taken.effort, taken.seconds)
+                size.took(taken.effort, taken.seconds, beside_others=self.throttle.share < 1)
             except ProofFailed:
                 await self.batch(stretch, careful)
         except DBAPIError as error:
@@ -214,10 +214,8 @@ class Archive:
             ):
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
                 await keeping.settle(batch.session)
-                state, counters = (
-                    self._after(stretch.table, taken),
-                    added(self.counters, self.counts_of(taken, keeping)),
-                )
+                state = self._after(stretch.table, taken)
+                counters = added(self.counters, self.counts_of(taken, keeping))
                 batch.cursor, batch.counters = state.as_json(), counters
         finally:
             await keeping.end(discard=discard)
@@ -228,6 +226,7 @@ class Archive:
         self.counters = counters
         self._next_number = max(self._next_number, keeping.last_number + 1)
         self.throttle.committed(counters["batches"])
+        await self.throttle.rest(seconds)
         taken.seconds = seconds
         return taken
 

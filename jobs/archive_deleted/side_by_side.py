@@ -107,7 +107,8 @@ async def _work(archive: "Archive", table: Table, share: Share, until: float) ->
         stretch = Stretch(table, share.walk, archive.state.of(table.fullname).before, share.size.rows)
         try:
             taken, seconds = await _batch(archive, stretch, share, Batch.take_pages)
-            share.size.took(taken.effort, seconds)
+            share.size.took(taken.effort, seconds, beside_others=archive.throttle.share < 1)
+            await archive.throttle.rest(seconds)
         except (ProofFailed, DBAPIError) as error:
             if not isinstance(error, ProofFailed) and not is_lock_conflict(error):
                 raise

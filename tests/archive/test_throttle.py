@@ -59,6 +59,48 @@ async def test_it_does_not_pause_for_less(context: RunContext) -> None:
     assert (throttle.pauses, throttle.paused_s) == ({}, 0.0)
 
 
+async def test_it_leaves_time_to_others_that_are_at_work(context: RunContext) -> None:
+    throttle = Scripted(context, Pressure(others_per_s=100))
+    await throttle.hold()
+    began = time.monotonic()
+    assert throttle.share == 0.25
+    await throttle.rest(0.1)
+    assert time.monotonic() - began >= 0.29
+    assert throttle.pauses == {}
+    assert throttle.paused_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("limit", "others"), [(100, 99), (0, 1000)])
+async def test_it_does_not_rest_for_less(
+    job_settings: JobSettings, manager: DatabaseManager, limit: int, others: int
+) -> None:
+    del manager
+    settings = job_settings.model_copy(update={"throttle_others_per_s": limit})
+    throttle = Scripted(context_of(await admitted("ada"), settings), Pressure(others_per_s=others))
+    await throttle.hold()
+    await throttle.rest(60.0)
+    assert throttle.paused_s == 0.0
+
+
+async def test_transactions_of_others_are_seen_and_its_own_are_not(
+    context: RunContext, manager: DatabaseManager
+) -> None:
+    throttle = Throttle(context)
+    await throttle.look()
+    began = time.monotonic()
+    await change_often(context.run_id, 200)
+    seen = (await throttle.look()).others_per_s
+    assert seen == 0 if manager.writers_take_turns else seen > 100 / (time.monotonic() - began)
+    await change_often(context.run_id, 200)
+    throttle.committed(1_000_000)
+    assert (await throttle.look()).others_per_s == 0
+
+
+async def change_often(run_id: UUID, times: int) -> None:
+    for number in range(times):
+        await change_run(run_id, counters={"batches": number})
+
+
 async def test_it_looks_twice_a_second_at_most(context: RunContext) -> None:
     looks = 0
 
