@@ -50,6 +50,8 @@ class Claimed:
     """The job has ended, Redis is about to hear it."""
     went_back: bool = False
     """It ended by going back into the queue."""
+    started: float = 0.0
+    """When its task was started, by the event loop's clock."""
     slot_is_free: bool = False
     """Another run may take its slot: its job is done, though its end may not be written down yet."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from arq.constants import abort_jobs_ss
 
+from worker.queue.ahead import Ahead
 from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
 from worker.queue.execution import Execution
@@ -62,6 +63,7 @@ class Engine:
             name_of=self.name_of,
         )
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
+        self.ahead = Ahead(worker.max_jobs, self.give_back)
         self.claimed_last = 0
         self._redis = redis
         self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)
@@ -71,18 +73,22 @@ class Engine:
         self._slot_free = asyncio.Event()
         self._poller: Poller | None = None
 
-    def start(self, claims: list[Claimed]) -> None:
-        """Start what was claimed."""
+    def accept(self, claims: list[Claimed]) -> list[Claimed]:
+        """Renew the leases of what was claimed from now on; returns what does not run here already."""
         claims = [claimed for claimed in claims if not self._runs_here(claimed)]
-        if not claims:
-            return
-        worker = self._worker
-        self.claimed_last += len(claims)
-        self.keeper.hold(claims)
-        loop = asyncio.get_running_loop()
+        if claims:
+            self.claimed_last += len(claims)
+            self.keeper.hold(claims)
+        return claims
+
+    def start(self, claims: list[Claimed]) -> None:
+        """Start what was accepted."""
+        worker, loop = self._worker, asyncio.get_running_loop()
+        now = loop.time()
         for claimed in claims:
             worker.job_counter += 1
             self._busy[claimed.keys.queue] += 1
+            claimed.started = now
             task = loop.create_task(self._run(claimed))
             self._running[claimed] = task
             worker.tasks[claimed.job_id] = worker.job_tasks[claimed.job_id] = task
@@ -146,6 +152,7 @@ class Engine:
         if claimed.slot_is_free:
             return
         claimed.slot_is_free = True
+        self.ahead.note_run(self.deadlines.loop.time() - claimed.started)
         self._worker.job_counter -= 1
         queue = claimed.keys.queue
         self._busy[queue] -= 1
@@ -185,8 +192,9 @@ class Engine:
         if worker.burst:
             await self._wait_for_slot(worker.poll_delay_s or BURST_LOOK_S)
         elif worker.free_slots() <= 0 or not worker.allow_pick_jobs:
-            await self._wait_for_slot(worker.poll_delay_s if worker.cron_jobs else FULL_LOOK_S)
-        elif self.claimed_last:
+            longest_s = worker.poll_delay_s if worker.cron_jobs else FULL_LOOK_S
+            await self._wait_for_slot(min(longest_s, self.ahead.left_s()) if self.ahead else longest_s)
+        elif self.claimed_last or self.ahead:
             await asyncio.sleep(0)
         elif self._poller is None:
             await self._wait_for_change()
@@ -199,6 +207,7 @@ class Engine:
             async with asyncio.timeout(longest_s):
                 await self._slot_free.wait()
         except TimeoutError:
+            self.ahead.end()
             return
         await asyncio.sleep(0)  # runs that end together are followed by one claim and not by many
 
@@ -230,6 +239,7 @@ class Engine:
 
     async def close(self) -> None:
         """Let Redis hear what has ended, give back what never began, and stop renewing; takes one deadline at most."""
+        self.ahead.end()
         try:
             async with asyncio.timeout(self._worker.call_deadline_s):
                 await self.finisher.drain()
@@ -243,6 +253,9 @@ class Engine:
         await asyncio.to_thread(self.keeper.stop)
 
     def _lost(self, claimed: Claimed) -> None:
+        if self.ahead.drop(claimed):
+            self._forget(claimed)
+            return
         task = self._running.get(claimed)
         # A second time would tear it away from recording how it ended.
         if task is not None and not task.done() and not task.cancelling() and not claimed.ending:
@@ -250,7 +263,7 @@ class Engine:
             task.cancel()
 
     def _reclaimed(self, claimed: Claimed) -> None:
-        if claimed not in self._running:  # it ended while the thread was on its way
+        if claimed not in self._running and claimed not in self.ahead:  # it ended while the thread was on its way
             self.finisher.submit(Finish(claimed, over=not claimed.went_back))
         elif not claimed.ending:
             logger.warning("Redis had lost the claim of job %s, it was made again", claimed.ref)

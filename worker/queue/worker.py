@@ -14,6 +14,7 @@ from arq.constants import abort_jobs_ss
 from arq.utils import to_ms
 from arq.worker import Worker as ArqWorker
 
+from worker.queue.claims import Claimed, Claimer
 from worker.queue.engine import Engine
 from worker.queue.outage import Outage
 from worker.queue.packing import with_hiredis
@@ -137,15 +138,32 @@ class Worker(ArqWorker):
 
     async def _claim_in_order(self, engine: Engine) -> None:
         for claimer in engine.claimers:
-            free = engine.slots_of(claimer.queue, self.free_slots())
-            if free <= 0 or claimer.queue in self.paused_queues:
+            if claimer.queue in self.paused_queues:
+                engine.ahead.end()
                 continue
-            async with engine.outage.guarded("claim"):
-                claims = await claimer.claim(free)
-            if not self.allow_pick_jobs:  # it was told to stop while Redis answered
-                engine.give_back(claims)
-                return
-            engine.start(claims)
+            free = engine.slots_of(claimer.queue, self.free_slots())
+            if engine.ahead and free > 0:
+                held = engine.ahead.take(free)
+                engine.start(held)
+                free -= len(held)
+            if free > 0:
+                claims = await self._claim(engine, claimer, free)
+                engine.start(claims)
+                free -= len(claims)
+            if free <= 0 and engine.ahead.is_worthwhile and self._may_claim_ahead(engine):
+                engine.ahead.hold(await self._claim(engine, claimer, self.max_jobs))
+
+    async def _claim(self, engine: Engine, claimer: Claimer, count: int) -> list[Claimed]:
+        async with engine.outage.guarded("claim"):
+            claims = engine.accept(await claimer.claim(count))
+        if self.allow_pick_jobs:
+            return claims
+        engine.give_back(claims)  # it was told to stop while Redis answered
+        return []
+
+    def _may_claim_ahead(self, engine: Engine) -> bool:
+        # Of several queues the less urgent one would get the slots of the other.
+        return self.allow_pick_jobs and not self.burst and len(engine.claimers) == 1 and not self.queue_slots
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel those of the jobs here that somebody has aborted; the set may hold anything, and much of it."""
@@ -185,7 +203,7 @@ class Worker(ArqWorker):
         """Claim and start these entries, as far as they are due, free, and slots are left."""
         free = self.engine.slots_of(self.queue_name, self.max_jobs - self.job_counter)
         if free > 0 and job_ids:
-            self.engine.start(await self.engine.claimers[0].claim(free, job_ids[:free]))
+            self.engine.start(self.engine.accept(await self.engine.claimers[0].claim(free, job_ids[:free])))
 
     def default_result_ms(self) -> int | None:
         """Return how long a result is kept where no function says otherwise; None: for ever, 0: not at all."""
@@ -199,16 +217,21 @@ class Worker(ArqWorker):
         if not self.allow_pick_jobs:
             self.handle_sig(signum)
             return
-        self.on_drain()
+        self._claim_no_more()
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """Cancel at once: a second signal, the end of the time of grace, or the first signal where there is none."""
         self.allow_pick_jobs = False
-        self.on_drain()
+        self._claim_no_more()
         if not self.is_stopping:  # cancelled once more, a job would be torn away from what it does about its end
             self.is_stopping = True
             super().handle_sig(signum)
+
+    def _claim_no_more(self) -> None:
+        if self._engine is not None:
+            self._engine.ahead.end()
+        self.on_drain()
 
     def name_of(self, task: "asyncio.Task[Any]") -> str:
         """Return a name for the log: the job that a task runs, or the task's own."""

@@ -1,0 +1,80 @@
+"""What is claimed ahead of a free slot: it goes back before anybody misses it, and nothing else becomes of it."""
+
+import pytest
+
+from tests.queue.engine.room import Room, ids
+from tests.queue.engine.test_races import KEYS, Jobs, all_ended, jobs, serving, until
+from worker.queue import ahead
+from worker.queue.ahead import Ahead
+from worker.queue.claims import Claimed
+
+__all__ = ["jobs"]
+
+SLOTS = 5
+QUICK, LONG, BEHIND = ids("a-quick", 3 * SLOTS), ids("b-long", SLOTS), ids("c-behind", SLOTS)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of everything that workers of this process have claimed ahead."""
+    seen: list[str] = []
+    hold = Ahead.hold
+
+    def hold_and_tell(self: Ahead, claims: list[Claimed]) -> None:
+        seen.extend(claimed.job_id for claimed in claims)
+        hold(self, claims)
+
+    monkeypatch.setattr(Ahead, "hold", hold_and_tell)
+    return seen
+
+
+def fill(room: Room) -> None:
+    """Short runs, then as many long ones as there are slots, then some that would have to wait."""
+    room.enqueue_all("retrying", QUICK, 0)
+    room.enqueue_all("gated", LONG)
+    room.enqueue_all("retrying", BEHIND, 1)
+
+
+async def test_what_would_have_to_wait_goes_back_and_another_worker_takes_it(
+    room: Room, jobs: Jobs, held: list[str]
+) -> None:
+    fill(room)
+    async with serving(room, jobs, max_jobs=SLOTS):
+        await until(lambda: all(jobs.starts[job_id] for job_id in LONG))
+        await until(lambda: set(BEHIND) <= set(held) and room.redis.zcard(KEYS.leases) == SLOTS)
+        others = Jobs()
+        async with serving(room, others, max_jobs=SLOTS):
+            await until(lambda: all_ended(room, BEHIND))
+        assert others.starts == dict.fromkeys(BEHIND, 2)  # they come back after their first try, and this was it
+        jobs.gate.set()
+        await until(lambda: all_ended(room, [*QUICK, *LONG]))
+    assert jobs.starts == dict.fromkeys([*QUICK, *LONG], 1)
+    assert room.left_behind() == []
+
+
+async def test_a_worker_that_stops_gives_back_what_it_has_claimed_ahead(
+    room: Room, jobs: Jobs, held: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "SHORT_S", 60.0)
+    fill(room)
+    async with serving(room, jobs, max_jobs=SLOTS):
+        await until(lambda: set(BEHIND) <= set(held))
+        assert room.redis.zcard(KEYS.leases) == 2 * SLOTS
+    assert room.redis.zcard(KEYS.leases) == 0
+    assert room.redis.zcard(KEYS.queue) == 2 * SLOTS
+    assert not set(BEHIND) & set(jobs.starts)
+
+
+async def test_what_another_worker_has_meanwhile_is_not_started(
+    room: Room, jobs: Jobs, held: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "SHORT_S", 60.0)
+    fill(room)
+    lost, *others = BEHIND
+    async with serving(room, jobs, max_jobs=SLOTS, lease_s=0.3) as worker:
+        await until(lambda: set(BEHIND) <= set(held))
+        room.redis.hset(f"{KEYS.queue}:owners", lost, "another:1")
+        await until(lambda: len(worker.engine.ahead) == SLOTS - 1)
+        jobs.gate.set()
+        await until(lambda: all_ended(room, [*LONG, *others]))
+    assert lost not in jobs.starts
