@@ -184,7 +184,7 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
     """Tables of mapped models with soft deletion; empty: all of them."""
     destination: Literal["tables", "files", "purge"] = "tables"
     """``<table>_archive`` in the same database, compressed NDJSON under ``ARCHIVE_DIR``, or nowhere."""
-    older_than_days: float | None = Field(default=None, ge=0)
+    older_than_days: float | None = Field(default=None, ge=0, le=36_500)
     """Days since their deletion; None: what ``ARCHIVE_RETENTION_DAYS`` says of the table."""
     deleted_before: AwareDatetime | None = None
     """Instead of days: the instant before which they were deleted."""

@@ -18,7 +18,7 @@ from db.connection import get_async_session
 from db.errors import first_line
 from holdfast.progress import Progress
 from holdfast.requests import RefusedRow
-from jobs.archive_deleted.part_files import PartUnreadable
+from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_files import FoundInFiles
 from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, remove_leftovers, settle
 from jobs.context import Batch, RunContext
@@ -139,6 +139,9 @@ class RecordWalk:
                     raise JobSnoozed(RUN_IS_LIVE_S) from error
             except PartUnreadable as error:
                 raise JobFailed("part_unreadable", f"{error}; {self._next} of {len(keys)} rows were done") from error
+            except FolderUnusable as error:
+                message = f"{error}; {self._next} of {len(keys)} rows were done: let the worker write there"
+                raise JobFailed("folder_unusable", message) from error
             except IntegrityError as error:
                 name = f"{self.wanted.table.fullname} {key_text(key)}"
                 message = f"{name}: the database refused it ({first_line(error)}): look at its rules"

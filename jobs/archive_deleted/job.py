@@ -20,7 +20,7 @@ from jobs.archive_deleted.ahead import Ahead, Place
 from jobs.archive_deleted.closing import close_files, make_report
 from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing, last_number
 from jobs.archive_deleted.estimate import estimate
-from jobs.archive_deleted.part_files import PartUnreadable
+from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_deleted.plan import Plan, first_state, make_plan
 from jobs.archive_deleted.side_by_side import walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
@@ -65,6 +65,9 @@ async def archive_deleted(
         return await archive.run()
     except PartUnreadable as error:
         raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
+    except FolderUnusable as error:
+        advice = "set ARCHIVE_DIR to a folder that the worker may write"
+        raise JobFailed("folder_unusable", f"{error}: its rows were not deleted; {advice}") from error
     except ProofFailed as error:
         raise JobFailed("proof_failed", f"{error}; look for triggers on the table or its archive") from error
 

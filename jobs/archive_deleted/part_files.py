@@ -5,9 +5,12 @@ that a worker which was overtaken, and wakes up, cannot write into a file of its
 ``archive_parts`` does not list was never relied on.
 """
 
+import errno
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,13 @@ import zstandard
 
 LEVEL = 3
 MOST_WINDOW_BYTES = 1 << 27
+UNUSABLE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+
+
+class FolderUnusable(Exception):  # noqa: N818
+    """Files cannot be written where they have to go, and time will not change that; the message is one line."""
 
 
 class PartUnreadable(Exception):  # noqa: N818
@@ -46,8 +56,14 @@ def make_folder(folder: Path) -> None:
     """Make a run's folder and what it lies in, with mode 0700, so that a crash of the machine keeps it.
 
     Raises:
-        OSError: it cannot be made.
+        FolderUnusable: it may not be made, or there is something else.
+        OSError: it cannot be made now.
     """
+    with _usable(folder):
+        _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)
@@ -58,9 +74,25 @@ def write_part(folder: Path, name: str, lines: bytes) -> PartFile:
     """Write lines into a new file, make it durable and read it back.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written. Nothing but a file without a name is left behind.
+        FolderUnusable: the folder may not be written, or is not there.
+        OSError: the disk is full, say. Nothing but a file without a name is left behind.
         PartUnreadable: what came back is not what was written.
     """
+    with _usable(folder):
+        return _write_part(folder, name, lines)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        raise FolderUnusable(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def _write_part(folder: Path, name: str, lines: bytes) -> PartFile:
     packed = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(lines)
     partial = folder / f".{name}.partial"
     try:

@@ -155,6 +155,25 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("why", ["Not a directory", "No such file or directory"])
+def test_a_folder_that_cannot_be_written_ends_the_run_at_once(
+    tables: Tables, ids: list[UUID], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    folder = Path("/proc/archives")  # where nobody may make a folder
+    if why == "Not a directory":
+        folder = tmp_path / "file" / "archives"
+        folder.parent.touch()
+    monkeypatch.setenv("ARCHIVE_DIR", str(folder))
+    ended = invoke("archive", "--to", "files")
+    (run,) = tables.runs()
+    words = (
+        f"cannot be written ({why}): its rows were not deleted; set ARCHIVE_DIR to a folder that the worker may write"
+    )
+    assert ended.code == 1
+    assert words in ended.error
+    assert (run.error["type"], run.attempts, len(tables.tasks())) == ("folder_unusable", 1, 10)
+
+
 def remove(path: Path) -> None:
     path.unlink()
 
@@ -178,6 +197,7 @@ WRONG = {
     "archive users": "'users' is no table of a mapped model with soft deletion: those are tasks",
     "archive tasks tasks": "archive: tables=('tasks', 'tasks'): 'tasks' is named twice: name it once",
     "archive --older-than 90": "--older-than '90' is no length of time: write it as 90d, 12w, 36h or 90m",
+    "archive --older-than 99999d": "archive: older_than_days=99999.0: Input should be less than or equal to 36500",
     "archive --until soon": "--until 'soon' is no time: write it as 2026-01-31T08:30:00+01:00",
     "archives restore tasks 1": "'1' is no key of tasks: it must be one value (id UUID)",
     "archives restore users 1": "'users' is no table of a mapped model with soft deletion: those are tasks",

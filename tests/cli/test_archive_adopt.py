@@ -22,7 +22,7 @@ def folder(tables: Tables, ids: list[UUID], data_dir: Path) -> Path:
     """The folder of a run of three files that are not listed any more."""
     run_id: str = invoke("archive", "--to", "files", "--batch-rows", "3", "--json").document["run_id"]
     tables.change(delete(ArchivePart))
-    return data_dir / "archives" / run_id
+    return data_dir / "archives" / str(run_id)
 
 
 def listed(tables: Tables) -> int:
