@@ -88,6 +88,8 @@ def read_condition(table: Table, text: str) -> Condition:
 
 
 def _split(text: str) -> tuple[str, str, str]:
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConditionError(f"{text[:100]!r} is no UTF-8: write it as text")
     places = [place for place in (text.find("="), text.find("~")) if place > 0]
     if not places:
         raise ConditionError(f"{text[:100]!r} is no condition: write COLUMN=VALUE, or COLUMN~TEXT for a part of a text")

@@ -9,9 +9,11 @@ from sqlalchemy import Table, event, select, update
 
 from db.connection import DatabaseManager, get_async_session
 from db.models import TASKS_ARCHIVE, Task
-from holdfast.requests import ArchiveDeleted
+from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
 from jobs.archive_deleted import archive_deleted
+from jobs.erase_archived import erase_archived
 from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
+from jobs.restore_archived import restore_archived
 from jobs.settings import JobSettings
 from tests.archive.hostile import HOSTILE_NAMES
 from tests.archive.models import CATALOG, DOCUMENTS, FOLDERS
@@ -185,4 +187,10 @@ async def test_hostile_table_names_reach_no_sql(job_settings: JobSettings, manag
         with pytest.raises(JobFailed, match="no table of a mapped model") as caught:
             await archive_deleted(context_of(given, job_settings), request)
         assert caught.value.code == "unknown_table"
+        context = context_of(given, job_settings)
+        named: dict[str, Any] = {"table": name, "ids": ("1",)}
+        with pytest.raises(JobFailed, match="no table of a mapped model"):
+            await restore_archived(context, RestoreArchived.model_construct(**named))
+        with pytest.raises(JobFailed, match="no table of a mapped model"):
+            await erase_archived(context, EraseArchived.model_construct(**named, reason="x"))
     assert statements == []

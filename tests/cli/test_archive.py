@@ -166,6 +166,7 @@ def test_a_folder_that_cannot_be_written_ends_the_run_at_once(
     monkeypatch.setenv("ARCHIVE_DIR", str(folder))
     ended = invoke("archive", "--to", "files")
     (run,) = tables.runs()
+    assert run.error is not None
     words = (
         f"cannot be written ({why}): its rows were not deleted; set ARCHIVE_DIR to a folder that the worker may write"
     )
@@ -221,6 +222,17 @@ def test_wrong_usage(tables: Tables, words: str) -> None:
     assert tables.runs() == []
 
 
+@pytest.mark.parametrize("words", [("deleted_at=0001-01-01T00:00Z",), ("--deleted-since", "0999-12-31T00:00Z")])
+def test_a_time_that_no_database_holds_is_wrong_usage(tables: Tables, words: tuple[str, ...]) -> None:
+    ended = invoke("archives", "search", "tasks", *words)
+    assert (ended.code, "nothing can be compared with a value that is asked for: " in ended.line) == (2, True)
+
+
+def test_what_is_no_text_is_wrong_usage(tables: Tables) -> None:
+    ended = invoke("archives", "search", "tasks", "title=\udcff")
+    assert (ended.code, ended.line) == (2, "'title=\\udcff' is no UTF-8: write it as text")
+
+
 def test_an_erasure_needs_a_reason(tables: Tables) -> None:
     ended = invoke("archives", "erase", "tasks", str(uuid7()))
     assert (ended.code, ended.line) == (2, '--reason is missing: say why, as in --reason "ticket 4711"')
@@ -235,11 +247,12 @@ COMMANDS = {
 }
 
 
+def no_database(*given: object) -> None:
+    raise AssertionError(f"a database was opened: {given}")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_name_reaches_sql(tables: Tables, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_database(*given: object) -> None:
-        raise AssertionError(f"a database was opened: {given}")
-
     monkeypatch.setattr("worker.cli.database.initialize_database", no_database)
     for name in HOSTILE_NAMES:
         if name == "" and command == "archives list":
@@ -250,7 +263,8 @@ def test_no_name_reaches_sql(tables: Tables, command: str, monkeypatch: pytest.M
         assert ended.err.startswith("error: "), name
 
 
-def test_no_column_name_reaches_sql(tables: Tables, ids: list[UUID]) -> None:
+def test_no_column_name_reaches_sql(tables: Tables, ids: list[UUID], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.cli.database.initialize_database", no_database)
     for name in HOSTILE_NAMES:
         ended = invoke("archives", "search", "tasks", f"{name}=1")
         assert (ended.code, ended.out) == (2, ""), name

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from sqlalchemy import String, Table
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import existing_archive
@@ -22,6 +23,7 @@ from db.archives.searching import (
     search_archive,
 )
 from db.connection import get_async_session
+from db.errors import is_unstorable
 from db.fields import json_value
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_files import Part, lines_of, list_parts, rows_in_part
@@ -56,8 +58,13 @@ async def search(*, table: str, conditions: tuple[str, ...], limit: int, as_json
     settings = load_settings()
     found_table = find_table(open_catalog(settings), table)
     wanted = read_conditions(found_table, conditions, times)
-    async with open_database(settings), get_async_session(read_only=True) as session:
-        found = await find_rows(session, settings, found_table, wanted, limit=limit + 1)
+    try:
+        async with open_database(settings), get_async_session(read_only=True) as session:
+            found = await find_rows(session, settings, found_table, wanted, limit=limit + 1)
+    except StatementError as error:
+        if not is_unstorable(error):
+            raise
+        raise wrong_usage(f"nothing can be compared with a value that is asked for: {error.orig}") from None
     more, rows = len(found.rows) > limit, found.rows[:limit]
     if as_json:
         documents = [row_document(found_table, row) for row in rows]
