@@ -35,6 +35,7 @@ MOST_WALKS = 3
 MOST_ROWS = 10_000
 FIRST_PAGES = 32
 FIRST_DELETIONS = 500
+WAY_OUT = "set ARCHIVE_DIR to a folder that the worker may write"
 
 
 async def archive_deleted(
@@ -53,11 +54,9 @@ async def archive_deleted(
         FenceLost: another worker has taken the run over.
     """
     plan = await make_plan(request, catalog or Catalog.of())
-    checkpoint = await context.checkpoint()
-    if checkpoint.cursor:
-        so_far = Progressed(State.from_json(checkpoint.cursor), checkpoint.counters)
-    else:
-        so_far = Progressed(await first_state(context.settings, request, plan), {})
+    before = await context.checkpoint()
+    state = State.from_json(before.cursor) if before.cursor else await first_state(context.settings, request, plan)
+    so_far = Progressed(state, before.counters)
     archive = Archive(context, request, plan, so_far)
     if request.dry_run:
         return await estimate(archive)
@@ -66,8 +65,7 @@ async def archive_deleted(
     except PartUnreadable as error:
         raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
     except FolderUnusable as error:
-        advice = "set ARCHIVE_DIR to a folder that the worker may write"
-        raise JobFailed("folder_unusable", f"{error}: its rows were not deleted; {advice}") from error
+        raise JobFailed("folder_unusable", f"{error}: its rows were not deleted; {WAY_OUT}") from error
     except ProofFailed as error:
         raise JobFailed("proof_failed", f"{error}; look for triggers on the table or its archive") from error
 
