@@ -92,8 +92,8 @@ def mariadb(arena: Arena, scale: Scale) -> list[Row]:
     if shutil.which("pt-archiver") is None:
         print("mariadb: not measured: pt-archiver (percona-toolkit) is not installed", file=sys.stderr)
         return []
-    rows = scale.of(ROWS // 5, least=20_000)
-    few = rows // 10
+    rows = scale.of(ROWS, least=20_000)
+    few = rows // 50
     ours, bulk, default = [], [], []
     for _ in scale.rounds():
         with arena.mariadb_tasks(rows, DENSE) as url:
