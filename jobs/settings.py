@@ -9,6 +9,8 @@ from pydantic_settings import NoDecode
 
 from db.settings import DatabaseSettings
 
+Days = Annotated[float, Field(ge=0, le=36_500)]
+
 
 class JobSettings(DatabaseSettings):
     """The database's settings and those of the jobs; each name in capitals is the environment variable."""
@@ -17,11 +19,9 @@ class JobSettings(DatabaseSettings):
     """Folders from which imports may read, absolute, separated by ``:``. None by default: a producer that can reach
     Redis could otherwise have any file of the worker's machine read. The spool is always allowed."""
 
-    archive_retention_days: Annotated[float, Field(ge=0, le=36_500)] = 90.0
+    archive_retention_days: Days = 90.0
     """Days since their deletion after which rows are due to be archived."""
-    archive_retention_days_by_table: Annotated[
-        dict[str, Annotated[float, Field(ge=0, le=36_500)]], Field(default_factory=dict)
-    ]
+    archive_retention_days_by_table: Annotated[dict[str, Days], Field(default_factory=dict)]
     """Other days for some tables, as JSON: ``{"tasks": 365}``."""
     archive_dir: Path | None = None
     """Where archives in files go, absolute; made with mode 0700. Default: ``archives`` under ``HOLDFAST_DATA_DIR``.

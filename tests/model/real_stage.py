@@ -126,7 +126,7 @@ def stage(database_url: str, redis_url: str) -> Iterator[Stage]:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Lets the workers log nothing: they are killed hundreds of times."""
-    before = structlog.get_config()
+    was_configured, before = structlog.is_configured(), structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     arq_logger = logging.getLogger("arq.worker")
     arq_logger.disabled = True
@@ -134,4 +134,7 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         arq_logger.disabled = False
-        structlog.configure(**before)
+        if was_configured:
+            structlog.configure(**before)
+        else:  # else the next test would find it configured, and log where an earlier one has
+            structlog.reset_defaults()
