@@ -28,6 +28,7 @@ from tests.faults.troubles import (
 )
 from tests.faults.watch import Watch
 from tests.servers import MariaDBServer, PostgresServer
+from tests.skips import skip_missing
 
 ROWS = 6_000
 BATCH_ROWS = 20
@@ -36,9 +37,15 @@ LONGER_THAN_A_LOCK_S = 2.5
 FULL_S = 1.0
 MOST_RETRIES = 4
 DESTINATIONS = pytest.mark.parametrize("destination", ["tables", "files"])
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tiny disk")
 
 Trouble = Callable[[Scene], Awaitable[None]]
+
+
+@pytest.fixture
+def root(pytestconfig: pytest.Config) -> None:
+    """Whoever may mount a tiny disk."""
+    if os.geteuid() != 0:
+        skip_missing("only root may mount a tiny disk: run the tests as root", pytestconfig)
 
 
 async def archive_through(
@@ -169,7 +176,7 @@ async def test_a_server_that_takes_no_more_connections(
         await archive_through(place, take_all)
 
 
-@AS_ROOT
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"])
 async def test_a_full_disk_under_the_files(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     async def write_on(scene: Scene) -> None:
