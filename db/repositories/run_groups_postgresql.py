@@ -144,7 +144,9 @@ async def admit(
         "suspect_after": suspect_after,
     }
     rows = await connection.execute(_ADMIT, values)
-    return {place - 1: (run_id or new_ids[place - 1], fence, attempts) for place, run_id, fence, attempts in rows}
+    found = {run_id or new_ids[place - 1]: (place - 1, fence, attempts) for place, run_id, fence, attempts in rows}
+    # By their ids: a run that is in the group twice is admitted once.
+    return {place: (run_id, fence, attempts) for run_id, (place, fence, attempts) in found.items()}
 
 
 async def enter(connection: AsyncConnection, borns: Mapping[UUID, BornRun], worker_id: str | None) -> set[UUID]:

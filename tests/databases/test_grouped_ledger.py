@@ -156,6 +156,14 @@ async def test_a_request_that_the_database_refuses_fails_alone(manager: Database
     assert [isinstance(result, Admitted) for result in results] == [True, not refused, True]
 
 
+async def test_a_run_that_is_twice_in_a_group_is_admitted_once() -> None:
+    twice, other = await waiting_run(), await waiting_run()
+    answers = await admit_all(grouped(), [twice, other, twice])
+    assert answers[1] == Admitted(UUID(other.job_id), 1, 1)
+    assert {type(answers[0]), type(answers[2])} == {Admitted, HeldElsewhere}
+    assert (await run_of(UUID(twice.job_id))).fence == 1
+
+
 async def test_endings_in_a_group() -> None:
     worker = grouped()
     given = [answer for answer in await admit_all(worker, [born() for _ in range(100)]) if isinstance(answer, Admitted)]
