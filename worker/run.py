@@ -186,10 +186,10 @@ def decode(job: Job, born: BornRun, release_slot: Callable[[], None] = _keep_slo
 async def _run_admitted(
     runtime: Runtime, call: Call, admitted: Admitted, logger: Logger, *, stop: asyncio.CancelledError | None
 ) -> Report | None:
-    logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
-    logger.info("run started", fence=admitted.fence)
     started = time.monotonic()
     try:
+        logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
+        logger.info("run started", fence=admitted.fence)
         performed = perform(runtime, call, admitted) if stop is None else _stopped(runtime, call, admitted, stop)
         outcome, cancelled = await performed
         call.release_slot()

@@ -1,6 +1,7 @@
 """One attempt with its ledger: whatever a job does, and whenever it is cancelled, the ledger knows how it ended."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from jobs.registry import Job
 from jobs.retry_policy import RetryPolicy
 from tests.databases.runs import QUEUE, admitted, attempts_of, born_again, run_of, vitals
 from worker import ledger
+from worker import run as run_module
 from worker.ledger import Admitted
 from worker.run import run_attempt
 from worker.runtime import Runtime
@@ -66,6 +68,23 @@ async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., 
         await run_attempt(runtime, job(perform), run)
     (attempt,) = await attempts_of(UUID(run.job_id))
     assert (attempt.outcome, (await run_of(attempt.run_id)).state) == ("failed", "failed")
+    assert runtime.active == set()
+
+
+async def test_a_log_that_cannot_be_written_does_not_keep_the_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk:
+        def bind(self, **_fields: object) -> "FullDisk":
+            return self
+
+        def info(self, event: str, **_fields: object) -> None:
+            raise OSError(errno.ENOSPC, event)
+
+    run = born()
+    monkeypatch.setattr(run_module, "get_logger", lambda **_fields: FullDisk())
+    with pytest.raises(OSError, match="run started"):
+        await run_attempt(runtime, job(nothing), run)
     assert runtime.active == set()
 
 
