@@ -51,6 +51,7 @@ class Answer(Generic[T]):
             self._future.cancel()
         else:
             self._open().set_exception(error)
+            self._future.exception()  # asyncio need not say so where nobody waits for it any more
 
     def follow(self, source: asyncio.Future[T]) -> None:
         """Let it come, or the error, from a future or task."""

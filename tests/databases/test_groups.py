@@ -1,6 +1,7 @@
 """Many callers, one transaction; whoever takes longer holds up nobody."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -82,3 +83,25 @@ async def test_a_caller_that_leaves_does_not_take_its_item_back() -> None:
     assert await staying == 2
     assert done == [1, 2]
     assert await left == 1  # whoever asks again is told
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_nobodys() -> None:
+    gate, lost = asyncio.Event(), list[dict[str, object]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+
+    async def act(items: Sequence[int]) -> Sequence[int]:
+        await gate.wait()
+        raise KeyError(*items)
+
+    async def wait_for_it() -> int:
+        return await group.submit(1)
+
+    group: Group[int, int] = Group(act)
+    leaving = asyncio.create_task(wait_for_it())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    gate.set()
+    await group.drain()
+    gc.collect()
+    assert lost == []
