@@ -255,7 +255,11 @@ class Engine:
     def _lost(self, claimed: Claimed) -> None:
         if self.ahead.drop(claimed):
             self._forget(claimed)
-            return
+        else:
+            # Behind the first step of its task: one that is cancelled before that would keep its slot for ever.
+            self.deadlines.loop.call_soon(self._cancel_lost, claimed)
+
+    def _cancel_lost(self, claimed: Claimed) -> None:
         task = self._running.get(claimed)
         # A second time would tear it away from recording how it ended.
         if task is not None and not task.done() and not task.cancelling() and not claimed.ending:

@@ -1,5 +1,7 @@
 """What is claimed ahead of a free slot: it goes back before anybody misses it, and nothing else becomes of it."""
 
+import asyncio
+
 import pytest
 
 from tests.queue.engine.room import Room, ids
@@ -63,6 +65,27 @@ async def test_a_worker_that_stops_gives_back_what_it_has_claimed_ahead(
     assert room.redis.zcard(KEYS.leases) == 0
     assert room.redis.zcard(KEYS.queue) == 2 * SLOTS
     assert not set(BEHIND) & set(jobs.starts)
+
+
+async def test_what_is_lost_as_it_is_started_keeps_no_slot(
+    room: Room, jobs: Jobs, held: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "SHORT_S", 60.0)
+    take = Ahead.take
+    fill(room)
+    async with serving(room, jobs, max_jobs=SLOTS) as worker:
+
+        def take_and_lose(self: Ahead, count: int) -> list[Claimed]:
+            taken = take(self, count)
+            for claimed in taken:  # the thread's word is on its way
+                asyncio.get_running_loop().call_soon(worker.engine._lost, claimed)
+            return taken
+
+        await until(lambda: set(BEHIND) <= set(held))
+        monkeypatch.setattr(Ahead, "take", take_and_lose)
+        jobs.gate.set()
+        await until(lambda: all_ended(room, [*LONG, *BEHIND]))
+        await until(lambda: worker.job_counter == len(worker.tasks) == 0)
 
 
 async def test_what_another_worker_has_meanwhile_is_not_started(
