@@ -19,11 +19,13 @@ class Ahead:
     Args:
         enough: after so many short runs, one after the other, entries are claimed ahead.
         give_back: puts entries back to their place in the queue.
+        valid_s: what is held for longer is started no more: where the whole process stood still, others have it.
     """
 
-    def __init__(self, enough: int, give_back: Callable[[list[Claimed]], None]) -> None:
+    def __init__(self, enough: int, give_back: Callable[[list[Claimed]], None], *, valid_s: float) -> None:
         self._enough = enough
         self._give_back = give_back
+        self._valid_s = valid_s
         self._held: list[Claimed] = []
         self._since = 0.0
         self._short_runs = 0
@@ -49,7 +51,9 @@ class Ahead:
         self._since = asyncio.get_running_loop().time()
 
     def take(self, count: int) -> list[Claimed]:
-        """Return the first of what is held, to be started."""
+        """Return the first of what is held, to be started; what is not valid any more goes back."""
+        if self._held and asyncio.get_running_loop().time() - self._since > self._valid_s:
+            self.end()
         taken, self._held = self._held[:count], self._held[count:]
         return taken
 
@@ -68,4 +72,5 @@ class Ahead:
         """Give everything back, and begin to count short runs anew."""
         self._short_runs = 0
         if self._held:
-            self._give_back(self.take(len(self._held)))
+            held, self._held = self._held, []
+            self._give_back(held)

@@ -63,7 +63,7 @@ class Engine:
             name_of=self.name_of,
         )
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
-        self.ahead = Ahead(worker.max_jobs, self.give_back)
+        self.ahead = Ahead(worker.max_jobs, self.give_back, valid_s=worker.lease_s / 3)
         self.claimed_last = 0
         self._redis = redis
         self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)

@@ -101,3 +101,23 @@ async def test_what_another_worker_has_meanwhile_is_not_started(
         jobs.gate.set()
         await until(lambda: all_ended(room, [*LONG, *others]))
     assert lost not in jobs.starts
+
+
+async def test_a_worker_that_stood_still_starts_nothing_that_it_had_claimed_ahead(
+    room: Room, jobs: Jobs, held: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "SHORT_S", 60.0)
+    fill(room)
+    async with serving(room, jobs, max_jobs=SLOTS, lease_s=0.5) as sleeper:
+        await until(lambda: set(BEHIND) <= set(held))
+        monkeypatch.setattr(sleeper.engine.keeper, "_renew_all", lambda *_: None)  # nor does its thread get on
+        others = Jobs()
+        others.gate.set()
+        async with serving(room, others, max_jobs=SLOTS):
+            await until(lambda: all_ended(room, [*LONG, *BEHIND]))
+        jobs.gate.set()
+        room.enqueue_all("gated", after := ids("d-after", SLOTS))
+        await until(lambda: all_ended(room, after))
+    assert others.starts.keys() == {*LONG, *BEHIND}
+    assert not set(BEHIND) & set(jobs.starts)
+    assert room.left_behind() == []
