@@ -101,8 +101,7 @@ def worker_was_stopped(worker: Worker, runtime: Runtime) -> bool:
 
 async def _drain(worker: Worker, runtime: Runtime) -> None:
     # Also an inline worker whose own run is over may have taken others: they end at their next batch, too.
-    worker.allow_pick_jobs = False
-    runtime.begin_draining()
+    worker.claim_no_more()
     if worker.tasks and runtime.grace_left_s > 0:
         await asyncio.wait(worker.tasks.values(), timeout=runtime.grace_left_s)
 

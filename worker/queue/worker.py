@@ -217,18 +217,19 @@ class Worker(ArqWorker):
         if not self.allow_pick_jobs:
             self.handle_sig(signum)
             return
-        self._claim_no_more()
+        self.claim_no_more()
         super().handle_sig_wait_for_completion(signum)
 
     def handle_sig(self, signum: Signals) -> None:
         """Cancel at once: a second signal, the end of the time of grace, or the first signal where there is none."""
-        self.allow_pick_jobs = False
-        self._claim_no_more()
+        self.claim_no_more()
         if not self.is_stopping:  # cancelled once more, a job would be torn away from what it does about its end
             self.is_stopping = True
             super().handle_sig(signum)
 
-    def _claim_no_more(self) -> None:
+    def claim_no_more(self) -> None:
+        """Begin to drain; what is claimed ahead goes back to the other workers."""
+        self.allow_pick_jobs = False
         if self._engine is not None:
             self._engine.ahead.end()
         self.on_drain()

@@ -1,14 +1,18 @@
 """What is claimed ahead of a free slot: it goes back before anybody misses it, and nothing else becomes of it."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from tests.queue.engine.room import Room, ids
 from tests.queue.engine.test_races import KEYS, Jobs, all_ended, jobs, serving, until
+from worker import process
 from worker.queue import ahead
 from worker.queue.ahead import Ahead
 from worker.queue.claims import Claimed
+from worker.runtime import Runtime
+from worker.settings import Settings
 
 __all__ = ["jobs"]
 
@@ -65,6 +69,23 @@ async def test_a_worker_that_stops_gives_back_what_it_has_claimed_ahead(
     assert room.redis.zcard(KEYS.leases) == 0
     assert room.redis.zcard(KEYS.queue) == 2 * SLOTS
     assert not set(BEHIND) & set(jobs.starts)
+
+
+async def test_a_worker_whose_task_was_cancelled_gives_it_back_before_its_runs_end(
+    room: Room, jobs: Jobs, held: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ahead, "SHORT_S", 60.0)
+    fill(room)
+    runtime = Runtime(Settings(_env_file=None, holdfast_data_dir=tmp_path), owns_queue=False)
+    async with serving(room, jobs, max_jobs=SLOTS, on_drain=runtime.begin_draining) as worker:
+        await until(lambda: set(BEHIND) <= set(held))
+        (main,) = (task for task in asyncio.all_tasks() if "Worker.main" in repr(task.get_coro()))
+        main.cancel()
+        draining = asyncio.create_task(process._drain(worker, runtime))
+        await until(lambda: room.redis.zcard(KEYS.leases) == SLOTS)
+        jobs.gate.set()
+        await draining
+    assert jobs.starts.keys() == {*QUICK, *LONG}
 
 
 async def test_what_is_lost_as_it_is_started_keeps_no_slot(
