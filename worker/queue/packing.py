@@ -3,6 +3,7 @@
 from typing import Any
 
 from redis.connection import HiredisRespSerializer
+from redis.exceptions import DataError
 from redis.utils import HIREDIS_AVAILABLE
 
 
@@ -17,8 +18,10 @@ def with_hiredis(connection_class: type[Any]) -> type[Any]:
     serializer = HiredisRespSerializer()
 
     def pack_command(self: Any, *args: Any) -> list[bytes]:
-        del self
-        packed: list[bytes] = serializer.pack(*args)
+        try:
+            packed: list[bytes] = serializer.pack(*args)
+        except DataError:  # redis-py takes some more types, and names those that it refuses
+            packed = connection_class.pack_command(self, *args)
         return packed
 
     return type(connection_class.__name__, (connection_class,), {"pack_command": pack_command})
