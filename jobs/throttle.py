@@ -117,15 +117,17 @@ class Throttle:
         return self._context.settings.throttle_share if time.monotonic() < self._others_until else 1.0
 
     async def rest(self, worked_s: float) -> None:
-        """Leave the others their share of the time.
+        """Leave the others their share of the time, or what is left of it until the worker is about to stop.
 
         Args:
             worked_s: how long the batch took that is over.
         """
         if (share := self.share) < 1:
-            rest_s = worked_s * (1 / share - 1)
-            self.paused_s += rest_s
-            await asyncio.sleep(rest_s)
+            began = time.monotonic()
+            end = began + worked_s * (1 / share - 1)
+            while (left_s := end - time.monotonic()) > 0 and not self._context.should_stop():
+                await asyncio.sleep(min(left_s, LONGEST_PAUSE_S))
+            self.paused_s += time.monotonic() - began
 
     async def look(self) -> Pressure:
         """Return what others need at the moment; a look that fails sees nothing, for the batch will fail by itself."""
