@@ -125,7 +125,7 @@ class Throttle:
         if (share := self.share) < 1:
             began = time.monotonic()
             end = began + worked_s * (1 / share - 1)
-            while (left_s := end - time.monotonic()) > 0 and not self._context.should_stop():
+            while (left_s := end - time.monotonic()) > 0 and not self._context.should_stop():  # noqa: ASYNC110 - no event
                 await asyncio.sleep(min(left_s, LONGEST_PAUSE_S))
             self.paused_s += time.monotonic() - began
 
