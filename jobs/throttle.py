@@ -63,9 +63,12 @@ class Throttle:
         counter: the run's counter that each batch makes greater; how far the replica of ``DATABASE_REPLICA_URL`` is
             behind is seen by it, on every engine and without a privilege.
         look_s: seconds between two looks.
+        paused_s: for which earlier attempts of the run were held up.
     """
 
-    def __init__(self, context: RunContext, *, counter: str = "batches", look_s: float = LOOK_S) -> None:
+    def __init__(
+        self, context: RunContext, *, counter: str = "batches", look_s: float = LOOK_S, paused_s: float = 0.0
+    ) -> None:
         self._context = context
         self._counter = counter
         self._look_s = look_s
@@ -74,7 +77,7 @@ class Throttle:
         self._others_until = 0.0
         self._count = 0
         self._last_look: tuple[float, int, int] | None = None
-        self.paused_s = 0.0
+        self.paused_s = paused_s
         """Seconds for which the run was held up or has rested, so far."""
         self.pauses: dict[str, int] = {}
         """How often, by reason: ``locks``, ``replica_lag``, ``pool``."""

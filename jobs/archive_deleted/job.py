@@ -80,7 +80,7 @@ class Archive:
         self.plan = plan
         self.state = state
         self.counters = dict(so_far.counters)
-        self.throttle = Throttle(context)
+        self.throttle = Throttle(context, paused_s=state.paused_s)
         self._stamp = Stamp(now(), context.run_id)
         self._began = time.monotonic() - state.elapsed_s
         self._next_number = 1

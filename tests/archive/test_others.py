@@ -15,6 +15,7 @@ from jobs.erase_archived import erase_archived
 from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
 from jobs.restore_archived import restore_archived
 from jobs.settings import JobSettings
+from jobs.throttle import Throttle
 from tests.archive.hostile import HOSTILE_NAMES
 from tests.archive.models import CATALOG, DOCUMENTS, FOLDERS
 from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
@@ -127,6 +128,25 @@ async def test_a_stopped_run_goes_on_where_it_stood(manager: DatabaseManager, jo
     report = await archive_deleted(context_of(given, job_settings), request)
     assert (report.moved, report.due) == ({"tasks": 999}, {"tasks": 1000})
     assert await count(TASKS_ARCHIVE) == 999
+
+
+async def test_its_pauses_are_summed_over_all_attempts(
+    manager: DatabaseManager, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del manager
+    await make_tasks(300, deleted=range(300))
+    given, request, rests = await admitted("ada"), ArchiveDeleted(batch_rows=100), list[float]()
+
+    async def rest(self: Throttle, worked_s: float) -> None:
+        rests.append(worked_s)
+        self.paused_s += 1000.0 if len(rests) <= 2 else 1.0
+
+    monkeypatch.setattr(Throttle, "rest", rest)
+    with pytest.raises(RunInterrupted):
+        await archive_deleted(context_of(given, job_settings, should_stop=lambda: len(rests) == 2), request)
+    report = await archive_deleted(context_of(given, job_settings), request)
+    assert report.moved == {"tasks": 300}
+    assert report.paused_s >= 1000.0
 
 
 async def test_an_overtaken_worker_moves_nothing_more(manager: DatabaseManager, job_settings: JobSettings) -> None:
