@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -20,6 +21,16 @@ class _WithoutExpectedFailures(logging.Filter):
         return not isinstance(error, RunFailed)
 
 
+class _Writer(structlog.WriteLogger):
+    """Drops what cannot be written, as the standard library's handlers do: no run ends because of a full disk."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
+
+
 def configure_logs(settings: Settings) -> None:
     """Set up structlog and the standard library's logging alike, on stderr."""
     global _base  # noqa: PLW0603 - one set of logs a process, as structlog itself has
@@ -33,7 +44,7 @@ def configure_logs(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _Writer(sys.stderr),
     )
     _base = structlog.get_logger().bind()
     handler = logging.StreamHandler(sys.stderr)

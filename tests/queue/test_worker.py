@@ -117,6 +117,19 @@ async def test_the_console_format_is_one_line_an_event_too(place: Workplace) -> 
         assert all("kind=import_tasks" in line and "attempt=1" in line for line in about)
 
 
+@pytest.mark.parametrize("log_format", ["console", "json"])
+async def test_it_works_though_its_log_cannot_be_written(place: Workplace, log_format: str) -> None:
+    place.folder.mkdir(exist_ok=True)
+    (place.folder / "worker.log").symlink_to("/dev/full")
+    async with Client(place.redis_url) as client, place.ledger() as ledger:
+        good = await client.enqueue(place.import_request())
+        bad = await client.enqueue(ImportTasks(source="/etc/passwd"))
+        with place.worker("--burst", LOG_FORMAT=log_format) as worker:
+            assert worker.wait(PATIENCE_S) == 0
+        assert [await run.status() for run in (good, bad)] == ["succeeded", "failed"]
+        assert sorted(run.state for run in await ledger.runs()) == ["failed", "succeeded"]
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
