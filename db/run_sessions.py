@@ -34,11 +34,20 @@ def worker_name(worker_id: str, purpose: str) -> str:
 
 
 async def name_session(session: AsyncSession, name: str) -> None:
-    """Show under ``name``, until its transaction is over, what a session works on; PostgreSQL: see ``name_columns``."""
+    """Show under ``name``, until its transaction is over, what a session of MySQL works on, by a statement of its own.
+
+    Where a statement locks the run it can do so on the way: see ``name_columns``.
+    """
     if session.get_bind().dialect.name not in MYSQL_DIALECTS:
         return
+    await keep_name(session, name)
     await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
-    (await session.connection()).info.setdefault(_NAMES, []).append(name)
+
+
+async def keep_name(session: AsyncSession, name: str) -> None:
+    """Note a name that a statement is about to give to a session, so that MySQL lets it go when its time is over."""
+    if session.get_bind().dialect.name in MYSQL_DIALECTS:
+        (await session.connection()).info.setdefault(_NAMES, []).append(name)
 
 
 def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState) -> None:
@@ -59,11 +68,14 @@ def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState
 def name_columns(dialect: str, name: str | BindParameter[str]) -> list[ColumnElement[Any]]:
     """Return what the statement that locks the run has to select as well, so that it names the session on the way.
 
-    On PostgreSQL the name is local to the transaction: it works through PgBouncer and ends by itself.
+    On PostgreSQL the name is local to the transaction: it works through PgBouncer and ends by itself. On MySQL it has
+    to be noted before, by ``keep_name``.
     """
-    if dialect != "postgresql":
-        return []
-    return [func.set_config("application_name", name, true()).label("session_name")]
+    if dialect == "postgresql":
+        return [func.set_config("application_name", name, true()).label("session_name")]
+    if dialect in MYSQL_DIALECTS:
+        return [func.get_lock(name, 0).label("session_name")]
+    return []
 
 
 async def end_session(session: AsyncSession, name: str) -> bool:

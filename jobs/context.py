@@ -14,7 +14,6 @@ from db.connection import get_async_session, get_reading_session
 from db.in_time import in_time
 from db.models import JobRunRange
 from db.repositories.job_run import RunRow, get_run, holds_fence, lock_by_fence
-from db.run_sessions import name_session, run_name
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
@@ -83,7 +82,6 @@ class RunContext:
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             async with in_time():
-                await name_session(session, run_name(self.run_id, self.fence))
                 run = self._still_ours(await lock_by_fence(session, self.run_id, self.fence))
             before = Checkpoint(run.cursor or {}, run.counters or {})
             batch = Batch(session, deepcopy(before.cursor), dict(before.counters))

@@ -19,7 +19,6 @@ from db.races import again_after_race
 from db.repositories import control, job_run, worker_heartbeat
 from db.repositories.control import Limit
 from db.repositories.job_run import BornRun, RunRow
-from db.run_sessions import name_session, run_name
 from db.types import utc_now
 from holdfast.states import RunState
 from worker.newcomers import is_old
@@ -243,7 +242,6 @@ async def finish(admitted: Admitted, outcome: Outcome) -> Outcome:
         The outcome, or ``lost`` when the fence was overtaken; nothing is changed then.
     """
     async with in_time(), get_async_session() as session:
-        await name_session(session, run_name(admitted.run_id, admitted.fence))
         run = await job_run.lock_by_fence(session, admitted.run_id, admitted.fence)
         if run is None or not job_run.holds_fence(run, admitted.fence):
             return Outcome("lost")

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
 from db.repositories.arrays import among
-from db.run_sessions import name_columns, run_name
+from db.run_sessions import keep_name, name_columns, run_name
 from db.types import utc_now
 from holdfast.outbox import job_runs, job_runs_history, uuid7
 from holdfast.states import RunState
@@ -93,7 +93,7 @@ _MOVING = (
 async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shared: bool = False) -> RunRow | None:
     """Lock a run for the worker that was admitted to it at this fence, and return what that needs to know of it.
 
-    On PostgreSQL the session is shown to others under the run's name from here on.
+    The session is shown to others under the run's name from here on (``db.run_sessions``).
 
     Args:
         session: of a batch.
@@ -102,7 +102,9 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
         shared: with other connections of this attempt; only who wants to change the row waits.
     """
     query = _lock_by_fence(session.get_bind().dialect.name, shared=shared)
-    values = {"run_id": run_id, "session_name": run_name(run_id, fence)}
+    name = run_name(run_id, fence)
+    values = {"run_id": run_id, "session_name": name}
+    await keep_name(session, name)
     run: RunRow | None = (await session.execute(query, values)).one_or_none()
     return run
 
