@@ -1,20 +1,35 @@
-"""MySQL and MariaDB: move the due rows of a range of the key, in four statements that name no single row.
+"""MySQL and MariaDB: move the next due rows of the key's order, in three statements that name no single row.
 
-The rows are locked on the way into the archive (``INSERT ... SELECT ... FOR UPDATE SKIP LOCKED``), then each is
-compared with its copy, column by column, and deleted by its copy's key: a range of the table itself would be read on to
-rows that others have locked, and would wait for them.
+The rows are locked on the way into the archive (``INSERT ... SELECT ... FOR UPDATE SKIP LOCKED``), counted and summed
+there, and deleted by their copies' keys where each column is the same as the copy's: a range of the table itself would
+be read on to rows that others have locked, and would wait for them.
 """
 
 from typing import Any
 
-from sqlalchemy import BindParameter, Dialect, TextClause, bindparam, select, text
+from sqlalchemy import BindParameter, Dialect, Executable, Integer, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT
 from db.archives.keys import key_columns, key_text, parse_key
-from db.archives.rows import DUE_BEFORE, Proof, ProofFailed, Shape, Stamp, is_due
+from db.archives.rows import Proof, ProofFailed, Shape, Stamp
 from db.archives.walks import Stretch, Walk
 from db.types import UtcDateTime, UUIDType
+
+_COPY = (
+    "INSERT INTO {a} ({names}, {own}) SELECT {columns}, :archived_at, :run_id FROM {t} FORCE INDEX (PRIMARY) "
+    "WHERE {t}.is_deleted AND {t}.deleted_at < :before{behind_t} ORDER BY {t}.{key} LIMIT :most FOR UPDATE SKIP LOCKED"
+)
+_SUM = (
+    "SELECT count(*), sum(hash), max(place) AS last FROM (SELECT {a}.{key} AS place, {hash} AS hash "
+    "FROM {a} FORCE INDEX (PRIMARY) WHERE {a}.{run} = :run_id{behind_a} ORDER BY {a}.{key} LIMIT :most) AS copies"
+)
+_DELETE = (
+    "DELETE {t} FROM {a} STRAIGHT_JOIN {t} ON {t}.{key} = {a}.{key} "
+    "WHERE {a}.{run} = :run_id{behind_a} AND {a}.{key} <= :upper AND {same}"
+)
+"""In the words of ``_words``: mapped names. An archive holds the rows of other runs as well, in all places; the limit
+keeps the sum from reading them all."""
 
 
 def has_ranges(shape: Shape, walk: Walk, dialect: str) -> bool:
@@ -26,65 +41,50 @@ def has_ranges(shape: Shape, walk: Walk, dialect: str) -> bool:
 async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stamp: Stamp) -> tuple[Proof, Walk]:
     """Move the next due rows, without those that others have locked; returns what was moved, and the walk behind it.
 
+    Args:
+        session: the transaction.
+        shape: the table; this run has archived none of its rows behind the stretch's begin.
+        stretch: where the walk stands.
+        stamp: what they are marked with.
+
     Raises:
         ProofFailed: a row and its copy are not the same; roll back.
     """
-    assert shape.archive is not None  # noqa: S101 - has_ranges
-    upper = await _upper_key(session, shape, stretch)
-    lower = None if not stretch.walk.position else parse_key(shape.table, stretch.walk.position[0])[0]
-    bounds = [bound for bound, value in (("lower", lower), ("upper", upper)) if value is not None]
-    values: dict[str, Any] = {"lower": lower, "upper": upper, "before": stretch.before}
-    values |= {"archived_at": stamp.archived_at, "run_id": stamp.run_id}
-
-    async def run(template: str) -> Any:
-        if template not in shape.statements:
-            shape.statements[template] = _statement(session.get_bind().dialect, shape, template)
-        statement, names = shape.statements[template]
-        return await session.execute(statement, {name: values[name] for name in names})
-
-    signs = {"lower": ">", "upper": "<="}
-    of_table = "".join(f" AND {{t}}.{{key}} {signs[bound]} :{bound}" for bound in bounds)
-    of_copies = "".join(f" AND {{a}}.{{key}} {signs[bound]} :{bound}" for bound in bounds)
-    copied = await run(
-        "INSERT INTO {a} ({names}, {own}) SELECT {columns}, :archived_at, :run_id FROM {t} "  # noqa: S608 - mapped names
-        "WHERE {t}.is_deleted AND {t}.deleted_at < :before" + of_table + " FOR UPDATE SKIP LOCKED"
-    )
-    joined = " FROM {a} STRAIGHT_JOIN {t} ON {t}.{key} = {a}.{key} WHERE {a}.{run} = :run_id" + of_copies
-    count, same, checksum = (await run("SELECT count(*), sum({same}), sum({hash})" + joined)).one()
-    if len({copied.rowcount, count, int(same or 0)}) > 1:
-        raise ProofFailed(
-            f"{shape.table.fullname}: {copied.rowcount} rows were archived but {int(same or 0)} of them as they are in "
-            "the table: nothing was changed"
-        )
-    deleted = await run("DELETE {t}" + joined)
-    if deleted.rowcount != count:
-        raise ProofFailed(
-            f"{shape.table.fullname}: {count} rows were archived but {deleted.rowcount} deleted: nothing was changed"
-        )
-    if upper is None:
-        return Proof(count, int(checksum or 0)), Walk("keys", stretch.walk.position, is_over=True)
-    return Proof(count, int(checksum or 0)), Walk("keys", (key_text((upper,)),))
-
-
-async def _upper_key(session: AsyncSession, shape: Shape, stretch: Stretch) -> Any:
-    """Return the key at the end of the stretch; None where it has fewer rows than it may."""
     position = stretch.walk.position
-    values: dict[str, Any] = {DUE_BEFORE: stretch.before, "skipped": stretch.count - 1}
+    values: dict[str, Any] = {"before": stretch.before, "archived_at": stamp.archived_at, "run_id": stamp.run_id}
     if position:
-        values["lower"] = parse_key(stretch.table, position[0])[0]
-    form = ("upper key", bool(position))
-    if form not in shape.statements:
-        (key,) = key_columns(stretch.table)
-        query = select(key).where(is_due(stretch.table, stretch.before)).order_by(key)
-        query = query.where(key > bindparam("lower", type_=key.type)) if position else query
-        shape.statements[form] = query.limit(1).offset(bindparam("skipped"))
-    return (await session.execute(shape.statements[form], values)).scalar_one_or_none()
+        values["lower"] = parse_key(shape.table, position[0])[0]
+
+    async def run(template: str, **more: Any) -> Any:
+        form = (template, bool(position))
+        if form not in shape.statements:
+            shape.statements[form] = _statement(session.get_bind().dialect, shape, template, has_lower=bool(position))
+        statement, names = shape.statements[form]
+        given = values | more
+        return await session.execute(statement, {name: given[name] for name in names})
+
+    copied = await run(_COPY, most=stretch.count)
+    if not copied.rowcount:
+        return Proof(0, 0), Walk("keys", position, is_over=True)
+    kept, checksum, upper = (await run(_SUM, most=copied.rowcount)).one()
+    deleted = await run(_DELETE, upper=upper)
+    if not copied.rowcount == kept == deleted.rowcount:
+        raise ProofFailed(
+            f"{shape.table.fullname}: {copied.rowcount} rows were archived but {deleted.rowcount} of them as they are "
+            "in the table: nothing was changed"
+        )
+    return Proof(kept, int(checksum)), Walk("keys", (key_text((upper,)),), is_over=kept < stretch.count)
 
 
-def _statement(dialect: Dialect, shape: Shape, template: str) -> tuple[TextClause, list[str]]:
+def _statement(dialect: Dialect, shape: Shape, template: str, *, has_lower: bool) -> tuple[Executable, list[str]]:
     """Return a statement, and the names of its parameters."""
-    named = [one for one in _parameters(shape) if f":{one.key}" in template]
-    return text(template.format(**_words(dialect, shape))).bindparams(*named), [str(one.key) for one in named]
+    words = _words(dialect, shape)
+    words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if has_lower else "" for side in "ta"}
+    written = template.format(**words)
+    named = [one for one in _parameters(shape) if f":{one.key}" in written]
+    statement = text(written).bindparams(*named)
+    names = [str(one.key) for one in named]
+    return statement.columns(last=key_columns(shape.table)[0].type) if template is _SUM else statement, names
 
 
 def _words(dialect: Dialect, shape: Shape) -> dict[str, str]:
@@ -116,4 +116,5 @@ def quote_table(dialect: Dialect, table: Any) -> str:
 def _parameters(shape: Shape) -> list[BindParameter[Any]]:
     key = key_columns(shape.table)[0].type
     types: dict[str, Any] = {"lower": key, "upper": key, "before": UtcDateTime(), "archived_at": UtcDateTime()}
-    return [bindparam(name, type_=kind) for name, kind in (types | {"run_id": UUIDType()}).items()]
+    types |= {"run_id": UUIDType(), "most": Integer()}
+    return [bindparam(name, type_=kind) for name, kind in types.items()]

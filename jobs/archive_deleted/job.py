@@ -179,8 +179,8 @@ class Archive:
 
     def steps(self, table: Table, walk: Walk) -> tuple[Step, Step]:
         """Return the two ways to take a walk's rows, as ``choose_steps``."""
-        dialect, into_table = get_manager().engine.dialect.name, self.request.destination == "tables"
-        return choose_steps(self.plan, table, walk, dialect, into_table=into_table)
+        into_new = self.request.destination == "tables" and self.state.of(table.fullname).walks == 1
+        return choose_steps(self.plan, table, walk, get_manager().engine.dialect.name, into_new=into_new)
 
     async def _written_ahead(self, stretch: Stretch) -> tuple[Stretch, Keeping | None]:
         if self.request.destination != "files":

@@ -149,7 +149,7 @@ SWIFT_STEPS: frozenset[Step] = frozenset({Batch.take_pages, Batch.take_deletions
 """They take rows at once; on PostgreSQL they wait for those that others have locked."""
 
 
-def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_table: bool) -> tuple[Step, Step]:
+def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_new: bool) -> tuple[Step, Step]:
     """Return how a walk's rows are taken, and how they are where that fails.
 
     Args:
@@ -157,7 +157,7 @@ def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_tab
         table: what is walked.
         walk: its kind.
         dialect: of the database.
-        into_table: they go to the archive table.
+        into_new: they go to the archive table, where this run has put none of those that the walk has before it.
     """
     if walk.kind == "pages":
         return Batch.take_pages, Batch.take_pages_by_row
@@ -165,7 +165,7 @@ def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_tab
     if not plan.has_children(table):
         if walk.kind == "deletions" and dialect == "postgresql":
             swift = Batch.take_deletions
-        elif into_table and has_ranges(plan.shapes[table.fullname], walk, dialect):
+        elif into_new and has_ranges(plan.shapes[table.fullname], walk, dialect):
             swift = Batch.take_range
     return swift, Batch.take_rows
 
