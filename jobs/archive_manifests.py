@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import insert, select
+from sqlalchemy import Row, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
@@ -55,11 +55,15 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """The files of one run that the database does not list."""
+    """The files of one run that the database does not list, or lists as they were before they were written anew."""
 
     folder: Path
     run_id: UUID
     parts: tuple[ListedPart, ...]
+    former: tuple[int, ...] = ()
+    """The numbers of those that are listed and gone: others have taken their place, or nothing was left of them."""
+    emptied: tuple[str, ...] = ()
+    """The tables of those of which nothing was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,24 @@ async def find_unlisted(session: AsyncSession, settings: JobSettings) -> Seen:
     manifests, unreadable = await asyncio.to_thread(_read_manifests, settings.archives_dir)
     found = []
     for manifest in manifests:
-        query = select(ArchivePart.number).where(ArchivePart.run_id == manifest.run_id)
-        listed = set(await session.scalars(query))
-        parts = tuple(part for part in manifest.parts if part.number not in listed)
-        if parts:
-            found.append(Unlisted(settings.archives_dir / str(manifest.run_id), manifest.run_id, parts))
+        query = select(ArchivePart.number, ArchivePart.table_name, ArchivePart.file)
+        rows = (await session.execute(query.where(ArchivePart.run_id == manifest.run_id))).all()
+        unlisted = await asyncio.to_thread(_compare, settings.archives_dir, manifest, rows)
+        if unlisted.parts or unlisted.former:
+            found.append(unlisted)
     return Seen(found, unreadable)
+
+
+def _compare(folder: Path, manifest: Manifest, rows: Sequence[Row[Any]]) -> Unlisted:
+    folder /= str(manifest.run_id)
+    named = {part.number: part.file for part in manifest.parts}
+    # A listed file that is there is right, and the manifest late: it is written behind the commit that lists the file.
+    gone = [row for row in rows if named.get(row.number) != row.file and not (folder / row.file).exists()]
+    former = tuple(row.number for row in gone)
+    listed = {row.number for row in rows}.difference(former)
+    parts = tuple(part for part in manifest.parts if part.number not in listed)
+    emptied = tuple(row.table_name for row in gone if row.number not in named)
+    return Unlisted(folder, manifest.run_id, parts, former, emptied)
 
 
 def _read_manifests(folder: Path) -> tuple[list[Manifest], list[str]]:
@@ -127,7 +143,10 @@ async def adopt(session: AsyncSession, catalog: Catalog, unlisted: Unlisted) -> 
         await asyncio.to_thread(_check, unlisted, catalog)
     except (PartUnreadable, LineUnreadable) as error:
         raise NotAdopted(f"{error}; nothing of run {unlisted.run_id} is listed") from error
-    await session.execute(insert(ArchivePart), [_row(unlisted.run_id, part) for part in unlisted.parts])
+    former = (ArchivePart.run_id == unlisted.run_id, ArchivePart.number.in_(unlisted.former))
+    await session.execute(delete(ArchivePart).where(*former))
+    if unlisted.parts:
+        await session.execute(insert(ArchivePart), [_row(unlisted.run_id, part) for part in unlisted.parts])
     return sum(part.rows for part in unlisted.parts)
 
 

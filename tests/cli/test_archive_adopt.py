@@ -1,14 +1,16 @@
 """Files of archives that the database knows nothing of, because it was restored from an older backup."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, select, update
 
-from db.models import ArchivePart
+from db.models import ArchivePart, Task
 from holdfast.outbox import job_runs
 from tests.cli.command import invoke
 from tests.cli.tables import Tables
@@ -53,6 +55,37 @@ def test_only_what_is_missing_is_entered(tables: Tables, folder: Path) -> None:
     tables.change(delete(ArchivePart).where(ArchivePart.number == 2))
     assert "3 rows  1 files" in invoke("archives", "adopt", folder.name).out
     assert listed(tables) == 3
+
+
+@pytest.mark.parametrize("restored", [1, 3], ids=["written anew", "emptied"])
+def test_a_file_that_was_changed_since_takes_the_place_of_the_one_that_is_listed(
+    tables: Tables, ids: list[UUID], restored: int
+) -> None:
+    """A backup of the database was restored that is older than the last `archives restore`."""
+    run_id = str(invoke("archive", "--to", "files", "--batch-rows", "3", "--json").document["run_id"])
+    parts: Any = ArchivePart.__table__
+    backup = [dict(zip(parts.columns.keys(), row, strict=True)) for row in tables.read(select(parts))]
+    back = ids[3 : 3 + restored]
+    assert invoke("archives", "restore", "tasks", *map(str, back)).code == 0
+    tables.change(delete(parts), insert(parts).values(backup), delete(Task).where(Task.id.in_(back)))
+
+    (shown,) = invoke("archives", "list", "--json").document["not_listed"]
+    assert (shown["table"], shown["rows"], shown["run_id"]) == ("tasks", 3 - restored, run_id)
+    assert invoke("archives", "adopt", "--json").document == {"adopted": [shown], "problems": []}
+    assert invoke("archives", "list", "--verify", "--json").document["not_listed"] == []
+    rest = [str(one) for one in ids[:9] if one not in back]
+    ended = invoke("archives", "restore", "tasks", *rest, "--json").document
+    assert (ended["restored"], ended["refused"]) == ({"tasks": len(rest)}, [])
+
+
+def test_a_file_that_its_run_has_not_told_of_yet_stays_listed(tables: Tables, folder: Path) -> None:
+    """A worker was killed between its commit and the manifest: both files are there, and the database is right."""
+    assert invoke("archives", "adopt").code == 0
+    (path,) = folder.glob("*-000002.*.zst")
+    shutil.copy(path, folder / "tasks-000002.newer.ndjson.zst")
+    tables.change(update(ArchivePart).where(ArchivePart.number == 2).values(file="tasks-000002.newer.ndjson.zst"))
+    assert invoke("archives", "list", "--json").document["not_listed"] == []
+    assert invoke("archives", "adopt").out == ""
 
 
 def count_wrong(path: Path) -> None:

@@ -19,6 +19,8 @@ from worker.cli.terminal import Failure, async_command, json_option, load_settin
 async def adopt_files(*, run_ids: tuple[UUID, ...], as_json: bool) -> None:
     """Enter files of archives that this database does not know, as after it was restored from an older backup.
 
+    Those that were written anew since that backup take the place of the ones that it lists and that are gone.
+
     All that lie in ARCHIVE_DIR, or those of the runs that are named. Each file is read and compared with its manifest;
     of a run all are entered, or none.
     """
@@ -52,7 +54,7 @@ async def adopt_files(*, run_ids: tuple[UUID, ...], as_json: bool) -> None:
 def unlisted_documents(unlisted: Unlisted) -> list[dict[str, Any]]:
     """Return files that are not known, as ``--json`` shows them: one document for each table."""
     documents = []
-    for table in dict.fromkeys(part.table for part in unlisted.parts):
+    for table in dict.fromkeys([*(part.table for part in unlisted.parts), *unlisted.emptied]):
         own = [part for part in unlisted.parts if part.table == table]
         document: dict[str, Any] = {"table": table, "run_id": str(unlisted.run_id), "files": len(own)}
         documents.append(document | {"rows": sum(part.rows for part in own), "bytes": sum(part.bytes for part in own)})
