@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -88,7 +88,7 @@ async def find_unlisted(session: AsyncSession, settings: JobSettings) -> Seen:
     return Seen(found, unreadable)
 
 
-def _compare(folder: Path, manifest: Manifest, rows: Sequence[Row[Any]]) -> Unlisted:
+def _compare(folder: Path, manifest: Manifest, rows: Sequence[Row[int, str, str]]) -> Unlisted:
     folder /= str(manifest.run_id)
     named = {part.number: part.file for part in manifest.parts}
     # A listed file that is there is right, and the manifest late: it is written behind the commit that lists the file.
