@@ -98,7 +98,7 @@ class Throttle:
         began = time.monotonic()
         if began < self._next_look:
             return
-        is_first, pause_s = self._last_look is None, FIRST_PAUSE_S
+        is_first, pause_s = self._next_look == 0.0, FIRST_PAUSE_S
         while (reason := self._reason(pressure := await self.look())) is not None:
             if pause_s == FIRST_PAUSE_S:
                 self.pauses[reason] = self.pauses.get(reason, 0) + 1

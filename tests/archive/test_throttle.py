@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from db.connection import DatabaseManager, get_async_session
 from db.models import Task
 from holdfast.outbox import job_runs, utc_now
+from jobs import throttle as throttle_module
 from jobs.context import RunContext
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
@@ -128,6 +129,25 @@ async def test_it_looks_twice_a_second_at_most(context: RunContext) -> None:
     for _ in range(5):
         await throttle.hold()
     assert looks == 1
+
+
+async def test_only_the_first_look_is_soon_followed_by_another(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle_module, "SECOND_LOOK_S", 0.01)
+    looks = 0
+
+    class Counting(Throttle):
+        async def look(self) -> Pressure:
+            nonlocal looks
+            looks += 1
+            return await super().look()
+
+    throttle = Counting(context, look_s=60.0)
+    for _ in range(5):
+        await throttle.hold()
+        await asyncio.sleep(0.02)
+    assert looks == 2
 
 
 async def test_a_worker_that_is_to_stop_does_not_wait(job_settings: JobSettings, manager: DatabaseManager) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from worker.queue.claims import Claimed
 
 SHORT_S = 0.05
-"""A run that lasts longer ends the claiming ahead; so long an entry waits at most for its slot."""
+"""A run that lasts longer ends the claiming ahead; so long an entry waits for its slot while the loop turns."""
 
 
 class Ahead:
