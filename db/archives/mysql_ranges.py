@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, Dialect, Executable, Integer, bindparam, t
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT
+from db.archives.hashing import row_hash
 from db.archives.keys import key_columns, key_text, parse_key
 from db.archives.rows import Proof, ProofFailed, Shape, Stamp
 from db.archives.walks import Stretch, Walk
@@ -58,7 +59,7 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
     async def run(template: str, **more: Any) -> Any:
         form = (template, bool(position))
         if form not in shape.statements:
-            shape.statements[form] = _statement(session.get_bind().dialect, shape, template, has_lower=bool(position))
+            shape.statements[form] = _statement(session, shape, template, has_lower=bool(position))
         statement, names = shape.statements[form]
         given = values | more
         return await session.execute(statement, {name: given[name] for name in names})
@@ -76,9 +77,9 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
     return Proof(kept, int(checksum)), Walk("keys", (key_text((upper,)),), is_over=kept < stretch.count)
 
 
-def _statement(dialect: Dialect, shape: Shape, template: str, *, has_lower: bool) -> tuple[Executable, list[str]]:
+def _statement(session: AsyncSession, shape: Shape, template: str, *, has_lower: bool) -> tuple[Executable, list[str]]:
     """Return a statement, and the names of its parameters."""
-    words = _words(dialect, shape)
+    words = _words(session, shape)
     words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if has_lower else "" for side in "ta"}
     written = template.format(**words)
     named = [one for one in _parameters(shape) if f":{one.key}" in written]
@@ -87,14 +88,15 @@ def _statement(dialect: Dialect, shape: Shape, template: str, *, has_lower: bool
     return statement.columns(last=key_columns(shape.table)[0].type) if template is _SUM else statement, names
 
 
-def _words(dialect: Dialect, shape: Shape) -> dict[str, str]:
+def _words(session: AsyncSession, shape: Shape) -> dict[str, str]:
     """Return the names that the statements are made of: mapped ones, quoted where they have to be."""
     assert shape.archive is not None  # noqa: S101 - has_ranges
+    dialect = session.get_bind().dialect
     quote, table = dialect.identifier_preparer, quote_table(dialect, shape.table)
     archive = quote_table(dialect, shape.archive)
     names = [quote.quote(name) for name in shape.names]
     pairs = [(f"{table}.{name}", f"{archive}.{name}") for name in names]
-    hashed = ", ".join(f"CAST(quote({copy}) AS BINARY)" for _, copy in pairs)
+    hash_of = row_hash(session, [shape.archive.c[name] for name in shape.names], shape.types)
     return {
         "t": table,
         "a": archive,
@@ -104,7 +106,7 @@ def _words(dialect: Dialect, shape: Shape) -> dict[str, str]:
         "own": f"{ARCHIVED_AT}, {ARCHIVE_RUN_ID}",
         "run": ARCHIVE_RUN_ID,
         "same": " AND ".join(f"{original} <=> {copy}" for original, copy in pairs),
-        "hash": f"crc32(concat_ws(',', {hashed}))",
+        "hash": str(hash_of.compile(dialect=dialect)),
     }
 
 

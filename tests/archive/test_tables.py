@@ -1,10 +1,11 @@
 """Moving tasks into their archive table, and purging them."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import cast
 
 import pytest
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVED_AT, OWN_COLUMNS
@@ -55,6 +56,21 @@ async def test_the_checksum_can_be_computed_again_over_the_archive(job_settings:
         columns = [TASKS_ARCHIVE.c[column.name] for column in TASKS.columns]
         hashes = [row[0] for row in await session.execute(select(row_hash(session, columns, types)))]
     assert {"tasks": str(sum(map(int, hashes)))} == report.checksums
+
+
+async def test_no_two_rows_have_the_same_hash_by_their_form(job_settings: JobSettings) -> None:
+    """Texts that a separator, a quote or a NULL could shift from one column into the next."""
+    del job_settings
+    await make_tasks(1)
+    texts = [None, "", ",", "a", "a,b", "1,a", "'a'", "NULL", "-1", "'a','b'"]
+    hashes = set()
+    async with get_async_session() as session:
+        await prepare(session)
+        types = await _types(session)
+        for first, second in product(texts, texts):
+            await session.execute(update(TASKS).values(created_by=first, updated_by=second))
+            hashes.add((await session.execute(select(row_hash(session, TASKS.columns, types)))).scalar_one())
+    assert len(hashes) == len(texts) ** 2
 
 
 async def _types(session: AsyncSession) -> dict[str, str]:
