@@ -17,7 +17,7 @@ ENDED_BEFORE = -3
 
 
 class ClaimLate(RedisError):  # noqa: N818
-    """The call was held up on its way to Redis for so long that it was not done."""
+    """The call was held up for so long that it was not done, or that what it claimed may be another worker's by now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +90,8 @@ class Claimer:
 
         Raises:
             redis.exceptions.RedisError: Redis did not do it.
-            ClaimLate: it came too late, leases may have run out meanwhile though their owners live.
+            ClaimLate: it came too late, or its answer, as where the whole process stood still: leases may have run out
+                meanwhile though their owners live, its own among them.
         """
         limit = min(limit, scripts.MAX_ENTRIES)
         sent_ms = time.monotonic() * 1000
@@ -99,10 +100,10 @@ class Claimer:
         arguments = [limit, *self._arguments, latest, number, *job_ids]
         answer = await self._script(keys=self._keys.all(), args=arguments)
         self._ahead_ms = answer[0] - sent_ms
-        if len(answer) == 2:
-            raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
         if len(answer) == 1:
             return []
+        if len(answer) == 2 or time.monotonic() * 1000 - sent_ms > self._patience_ms:
+            raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
         _, ids, scores, payloads, sizes, retries, aborts, run_out = answer
         aborted = aborts or (None,) * len(ids)
         before = {raw_id: _whole(its) for raw_id, its in zip(run_out[::2], run_out[1::2], strict=True)}

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,4 +142,31 @@ async def test_a_worker_that_stood_still_starts_nothing_that_it_had_claimed_ahea
         await until(lambda: all_ended(room, after))
     assert others.starts.keys() == {*LONG, *BEHIND}
     assert not set(BEHIND) & set(jobs.starts)
+    assert room.left_behind() == []
+
+
+async def test_a_claim_whose_answer_comes_late_starts_nothing(room: Room, jobs: Jobs) -> None:
+    woken = asyncio.Event()
+    async with serving(room, jobs, max_jobs=SLOTS, lease_s=0.5) as sleeper:
+        await until(lambda: sleeper._engine is not None)
+        (claimer,) = sleeper.engine.claimers
+        script = claimer._script
+
+        async def answer_late(**given: Any) -> Any:
+            answer = await script(**given)
+            if len(answer) > 1:
+                await woken.wait()
+            return answer
+
+        claimer._script = answer_late
+        room.enqueue_all("retrying", QUICK[:SLOTS], 0)
+        await until(lambda: room.redis.zcard(KEYS.leases) == SLOTS)
+        others = Jobs()
+        async with serving(room, others, max_jobs=SLOTS):
+            await until(lambda: all_ended(room, QUICK[:SLOTS]))
+        woken.set()
+        room.enqueue_all("retrying", BEHIND, 0)
+        await until(lambda: all_ended(room, BEHIND))
+    assert others.starts.keys() == set(QUICK[:SLOTS])
+    assert jobs.starts.keys() == set(BEHIND)
     assert room.left_behind() == []
