@@ -71,7 +71,7 @@ async def take_in(
         kinds: those that this worker enters.
         light: those that this worker knows and that keep no ledger.
     """
-    entered = left = 0
+    entered, left = 0, set[bytes]()
     began = time.monotonic()
     while ids:
         known, foreign = 0, list[bytes]()
@@ -87,13 +87,13 @@ async def take_in(
             raise
         if foreign:
             await redis.lpush(queue + wire.INTAKE_SUFFIX, *foreign)
-        left += len(foreign)
+        left.update(foreign)  # some may come again in the next group
         if len(ids) < AT_ONCE or not known:
             break
         await asyncio.sleep(REST * (time.monotonic() - began))
         began = time.monotonic()
         ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
-    return TakenIn(entered, left)
+    return TakenIn(entered, len(left))
 
 
 async def give_back(redis: Any, queue: str, ids: Sequence[bytes]) -> None:

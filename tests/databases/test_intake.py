@@ -191,6 +191,16 @@ async def test_many_of_unknown_kinds_do_not_keep_those_that_are_known_from_the_l
     assert await redis.llen(INTAKE) == 1200
 
 
+async def test_one_that_is_left_is_counted_once(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "AT_ONCE", 4)
+    unknown = [replace(born(), kind="new_kind") for _ in range(5)]
+    await announce(redis, *unknown, *(born() for _ in range(5)))
+    await redis.zadd(QUEUE, {run.job_id: 10**15 for run in unknown})
+    ids = await redis.rpop(INTAKE, 10)
+    assert await intake.take_in(redis, QUEUE, ids, KINDS) == intake.TakenIn(entered=5, left=5)
+    assert await redis.llen(INTAKE) == 5
+
+
 async def test_a_database_that_is_away_costs_no_announcement(
     redis: Any, redis_url: str, settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
