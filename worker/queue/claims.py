@@ -17,7 +17,7 @@ ENDED_BEFORE = -3
 
 
 class ClaimLate(RedisError):  # noqa: N818
-    """The call was held up for so long that it was not done, or that what it claimed may be another worker's by now."""
+    """The call was held up on its way to Redis for so long that it was not done."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +76,8 @@ class Claimer:
         self._keys = keys
         self._patience_ms = terms.lease_ms / 3
         self._numbers = itertools.count(1)
+        self.is_late = False
+        """Whether the last answer was held up for so long that what it claimed may be another worker's by now."""
         self._ahead_ms: float | None = None  # Redis's clock minus this process's monotonic one
         self._arguments = (
             terms.token,
@@ -90,8 +92,7 @@ class Claimer:
 
         Raises:
             redis.exceptions.RedisError: Redis did not do it.
-            ClaimLate: it came too late, or its answer, as where the whole process stood still: leases may have run out
-                meanwhile though their owners live, its own among them.
+            ClaimLate: it came too late, leases may have run out meanwhile though their owners live.
         """
         limit = min(limit, scripts.MAX_ENTRIES)
         sent_ms = time.monotonic() * 1000
@@ -100,10 +101,11 @@ class Claimer:
         arguments = [limit, *self._arguments, latest, number, *job_ids]
         answer = await self._script(keys=self._keys.all(), args=arguments)
         self._ahead_ms = answer[0] - sent_ms
+        self.is_late = time.monotonic() * 1000 - sent_ms > self._patience_ms
+        if len(answer) == 2:
+            raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
         if len(answer) == 1:
             return []
-        if len(answer) == 2 or time.monotonic() * 1000 - sent_ms > self._patience_ms:
-            raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
         _, ids, scores, payloads, sizes, retries, aborts, run_out = answer
         aborted = aborts or (None,) * len(ids)
         before = {raw_id: _whole(its) for raw_id, its in zip(run_out[::2], run_out[1::2], strict=True)}

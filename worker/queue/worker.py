@@ -156,9 +156,9 @@ class Worker(ArqWorker):
     async def _claim(self, engine: Engine, claimer: Claimer, count: int) -> list[Claimed]:
         async with engine.outage.guarded("claim"):
             claims = engine.accept(await claimer.claim(count))
-        if self.allow_pick_jobs:
+        if self.allow_pick_jobs and not claimer.is_late:
             return claims
-        engine.give_back(claims)  # it was told to stop while Redis answered
+        engine.give_back(claims)  # it was told to stop while Redis answered, or the whole process stood still
         return []
 
     def _may_claim_ahead(self, engine: Engine) -> bool:
