@@ -24,7 +24,7 @@ def client(room: Room, *, quick: bool) -> Any:
     return Redis.from_pool(pool)
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 async def test_a_value_is_written_alike(room: Room, value: Any) -> None:
     async with client(room, quick=True) as quick, client(room, quick=False) as plain:
         await plain.set("plain", value)
