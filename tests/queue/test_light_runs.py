@@ -1,5 +1,6 @@
 """Runs without a ledger, by a worker as a process: each outcome is told in Redis, and the database hears nothing."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.queue.engine.room import left_behind
 from tests.queue.light_kinds import ATTEMPTS, LightDeed, Starts
 from tests.queue.workplace import PATIENCE_S, Workplace, log_events
 from tests.servers import wait_until
+from worker.upkeep import CONTROLS_LOOK_S
 
 KINDS = {"HOLDFAST_PLUGINS": "tests.queue.light_kinds", "LEASE_S": "1"}
 
@@ -114,6 +116,7 @@ async def test_one_that_cancels_itself_and_one_that_is_cancelled(place: Workplac
         assert (type(own), own.message) == (RunCancelled, "not wanted any more")
         async with place.ledger() as ledger, ledger.manager.session() as session:
             await control.set_paused(session, "kind", LightDeed.kind, paused=True)
+        await asyncio.sleep(2 * CONTROLS_LOOK_S)  # until the worker has heard of it
         waiting = await client.enqueue(deed(place, "succeed"))
         assert await waiting.cancel()
         assert type(await failure_of(waiting)) is RunCancelled
