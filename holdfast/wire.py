@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from holdfast.errors import RunCancelled, RunFailed, WireFormatError
 from holdfast.states import RunState
@@ -121,6 +121,15 @@ def dumps(data: dict[str, Any]) -> bytes:
     return _encode(data).encode()
 
 
+def dumps_plain(data: dict[str, Any]) -> bytes:
+    """As ``dumps``, three times as fast, of data whose values are all JSON's own already."""
+    try:
+        written = to_json(data)
+    except ValueError:  # half a surrogate pair, which ``dumps`` writes as an escape
+        return dumps(data)
+    return dumps(data) if b"NaN" in written or b"Infinity" in written else written
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -141,8 +150,10 @@ def _encoder() -> Callable[[object], str]:
 _encode = _encoder()
 # Strictly numbers that JSON has: what is read here must be writable again.
 _decode = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
-_MAY_OVERFLOW = re.compile(rb"[0-9][eE][-+]?[0-9]|[0-9]{300}")
-"""Where a number may be too large for a float: pydantic reads it as infinite."""
+# Where a number may be too large for a float: pydantic reads it as infinite. A search for one letter is the quickest.
+_EXPONENTS = re.compile(rb"e(?<=[0-9].)[-+]?[0-9]").search, re.compile(rb"E(?<=[0-9].)[-+]?[0-9]").search
+_MANY_DIGITS = 300
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MANY_DIGITS).search
 
 
 def loads(data: bytes) -> dict[str, Any]:
@@ -161,12 +172,19 @@ def loads(data: bytes) -> dict[str, Any]:
 
 
 def _read(data: bytes) -> Any:
-    if _MAY_OVERFLOW.search(data) is None:
+    if not _may_overflow(data):
         try:
             return from_json(data, allow_inf_nan=False)
         except ValueError:  # it is for the other to refuse, or to take
             pass
     return _decode(data.decode())
+
+
+def _may_overflow(data: bytes) -> bool:
+    lower, upper = _EXPONENTS
+    if lower(data) is not None or upper(data) is not None:
+        return True
+    return len(data) >= _MANY_DIGITS and _LONG_NUMBER(data) is not None
 
 
 def job_payload(

@@ -47,7 +47,7 @@ class Checkpoint:
     counters: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunContext:
     """One attempt of a run, as its job sees it."""
 

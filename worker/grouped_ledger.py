@@ -126,11 +126,14 @@ def _new_ids(borns: Sequence[BornRun], now: datetime) -> dict[int, UUID]:
 
     In the order of their ids: two workers that enter the same runs wait for each other, but never both.
     """
-    identities = [born.identity for born in borns]
-    times = Counter(identities) if len(set(identities)) < len(identities) else {}
+    job_ids = [born.job_id for born in borns]
+    times = Counter(born.identity for born in borns) if len(set(job_ids)) < len(job_ids) else None
     taken: set[UUID] = set()
+    may_be_known = may_be_in_history(now)
     return {
-        at: free_id(borns[at], taken)
-        for at in sorted(range(len(borns)), key=[born.job_id for born in borns].__getitem__)
-        if borns[at].unique_key is None and times.get(identities[at], 1) == 1 and not may_be_in_history(borns[at], now)
+        at: free_id(born, taken)
+        for at in sorted(range(len(borns)), key=job_ids.__getitem__)
+        if (born := borns[at]).unique_key is None
+        and (times is None or times[born.identity] == 1)
+        and not may_be_known(born)
     }

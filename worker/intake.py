@@ -164,6 +164,7 @@ async def _enter_together(borns: Sequence[BornRun]) -> int | None:
 
 async def _without_former(session: AsyncSession, borns: Sequence[BornRun]) -> Sequence[BornRun]:
     now = await job_run.database_now(session)
-    old = [born for born in borns if may_be_in_history(born, now)]
+    may_be = may_be_in_history(now)
+    old = [born for born in borns if may_be(born)]
     over = await run_groups.find_known(session, old, job_runs_history) if old else {}
     return [born for born in borns if born.identity not in over]

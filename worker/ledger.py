@@ -28,7 +28,7 @@ SUSPECT_AFTER = 2
 """After so many crashes a run is a suspect: it runs alone, and only one more crash quarantines it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
     """This worker may start the run."""
 
@@ -45,7 +45,7 @@ class Suspect:
     run_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AlreadyOver:
     """The run is over: its stored end is to be sent again."""
 

@@ -3,13 +3,12 @@
 import logging
 import sys
 from typing import Any
+from uuid import UUID
 
 import structlog
 
 from holdfast.errors import RunFailed
 from worker.settings import Settings
-
-Logger = structlog.stdlib.BoundLogger
 
 
 class _WithoutExpectedFailures(logging.Filter):
@@ -34,7 +33,7 @@ class _Writer(structlog.WriteLogger):
 
 def configure_logs(settings: Settings) -> None:
     """Set up structlog and the standard library's logging alike, on stderr."""
-    global _base  # noqa: PLW0603 - one set of logs a process, as structlog itself has
+    global _base, _level
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -47,7 +46,7 @@ def configure_logs(settings: Settings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Writer(sys.stderr),
     )
-    _base = structlog.get_logger().bind()
+    _base, _level = structlog.get_logger().bind(), level
     handler = logging.StreamHandler(sys.stderr)
     without_internals = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
@@ -71,12 +70,56 @@ def _console_rendering() -> list[Any]:
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=plain)]
 
 
-_base: Logger | None = None
+class Logger:
+    """Writes lines that have the same fields. structlog hears of it when there is one: most runs write none."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def bind(self, **fields: Any) -> "Logger":
+        """Return a logger that adds more fields."""
+        return Logger({**self._fields, **fields})
+
+    def debug(self, sentence: str, **fields: Any) -> None:
+        """Write what only those who look for a fault want to know."""
+        if _level <= logging.DEBUG:
+            self._bound().debug(sentence, **_shown(fields))
+
+    def info(self, sentence: str, **fields: Any) -> None:
+        """Write what has happened as it should."""
+        if _level <= logging.INFO:
+            self._bound().info(sentence, **_shown(fields))
+
+    def warning(self, sentence: str, **fields: Any) -> None:
+        """Write what has gone wrong and is dealt with."""
+        if _level <= logging.WARNING:
+            self._bound().warning(sentence, **_shown(fields))
+
+    def error(self, sentence: str, **fields: Any) -> None:
+        """Write what somebody has to look at."""
+        self._bound().error(sentence, **_shown(fields))
+
+    def exception(self, sentence: str, **fields: Any) -> None:
+        """Write an error, with the traceback of the exception that is being handled."""
+        self._bound().exception(sentence, **_shown(fields))
+
+    def _bound(self) -> structlog.stdlib.BoundLogger:
+        # Binding structlog's own lazy logger makes a writer with a lock each time.
+        base = _base if _base is not None and structlog.is_configured() else structlog.get_logger()
+        bound: structlog.stdlib.BoundLogger = base.bind(**_shown(self._fields))
+        return bound
+
+
+def _shown(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, UUID) else value for name, value in fields.items()}
+
+
+_base: structlog.stdlib.BoundLogger | None = None
+_level = logging.NOTSET
 
 
 def get_logger(**fields: Any) -> Logger:
     """Return a logger that adds ``fields`` to each of its lines."""
-    # Binding structlog's own lazy logger makes a writer with a lock each time; a run binds several.
-    base = _base if _base is not None and structlog.is_configured() else structlog.get_logger()
-    logger: Logger = base.bind(**fields)
-    return logger
+    return Logger(fields)

@@ -1,6 +1,8 @@
 """Runs that Redis tells of: whether the ledger may have seen them before, and which id they get."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from math import ceil
 from uuid import UUID
 
 from db.repositories.job_run import BornRun, as_uuid7
@@ -27,13 +29,22 @@ def is_old(instant: datetime, now: datetime) -> bool:
     return instant < now - _OLD_AFTER
 
 
-def may_be_in_history(born: BornRun, now: datetime) -> bool:
-    """Whether this run, or an earlier one of the same id, may have left the ledger already; ``now`` as ``is_old``."""
+def may_be_in_history(now: datetime) -> Callable[[BornRun], bool]:
+    """Return what tells of a run whether it, or an earlier one of its id, may have left the ledger already.
+
+    Args:
+        now: as ``is_old``.
+    """
     latest = now - _OLD_AFTER
-    if born.enqueued_at < latest:
-        return True
-    run_id = as_uuid7(born.job_id)
-    return run_id is not None and run_id.int >> 80 < latest.timestamp() * 1000
+    first_id = ceil(latest.timestamp() * 1000) << 80
+
+    def may_be(born: BornRun) -> bool:
+        if born.enqueued_at < latest:
+            return True
+        run_id = as_uuid7(born.job_id)
+        return run_id is not None and run_id.int < first_id
+
+    return may_be
 
 
 def free_id(born: BornRun, taken: set[UUID]) -> UUID:

@@ -23,7 +23,7 @@ UNKNOWN_S = 15.0
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How an attempt ended; ``lost`` means that another worker has the run now."""
 

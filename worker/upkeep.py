@@ -142,7 +142,7 @@ class Upkeep:
         for queue in self._queues:
             run_ids = await recovery.put_back_orphans(runtime.vitals, queue, active_here=runtime.active)
             for run_id in run_ids:
-                get_logger().warning("a dead worker's run was put back", run_id=str(run_id))
+                get_logger().warning("a dead worker's run was put back", run_id=run_id)
             if run_ids:
                 await dispatch.dispatch_runs(runtime.redis, self._kinds, run_ids)
 

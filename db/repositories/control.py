@@ -26,6 +26,8 @@ class Controls:
 
     def obstacle(self, *, queue: str, kind: str) -> str | None:
         """Return why a run may not start now: ``paused``, ``limited``, or None."""
+        if not self.paused and not self.full:
+            return None
         scopes = {("queue", queue), ("kind", kind)}
         if scopes & self.paused:
             return "paused"
@@ -33,6 +35,8 @@ class Controls:
 
     def limits_of(self, *, queue: str, kind: str) -> tuple[Limit, ...]:
         """Return the limits that a run has to keep."""
+        if not self.limits:
+            return ()
         scopes = {("queue", queue), ("kind", kind)}
         return tuple(limit for limit in self.limits if limit[:2] in scopes)
 

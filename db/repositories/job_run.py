@@ -1,5 +1,6 @@
 """How runs move through the ledger. Core statements: this is the hot path."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ RunRow = Row[Any]
 """A row of ``job_runs``, with its columns as attributes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BornRun:
     """A run that was enqueued straight to Redis, as its payload tells it."""
 
@@ -276,14 +277,13 @@ async def add_attempt(session: AsyncSession, run: RunRow, outcome: str, error: d
     )
 
 
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
 @lru_cache(maxsize=1024)  # a run's is asked for twice on its way in
 def as_uuid7(text: str) -> UUID | None:
     """Return the UUID if the text is one of version 7 in its usual form."""
-    try:
-        value = UUID(text)
-    except ValueError:
-        return None
-    return value if value.version == 7 and str(value) == text else None
+    return UUID(text) if _UUID7.fullmatch(text) else None
 
 
 def _next_state(old: RunState, new: RunState) -> str:

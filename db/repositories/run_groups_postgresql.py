@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import Integer, Text, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,8 +31,11 @@ _ADMIT = text(
     """
 WITH born AS MATERIALIZED (
   SELECT born.*, known.id AS known_id
-  FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :enqueued, :due) WITH ORDINALITY
-       AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
+  FROM ROWS FROM (
+    json_to_recordset(CAST(:borns AS json)) AS (
+      new_id uuid, kind text, queue text, job_id text, request jsonb, enqueued_at timestamptz, due_at timestamptz
+    )
+  ) WITH ORDINALITY AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
   LEFT JOIN LATERAL (
     SELECT id FROM job_runs
     WHERE (job_id, queue, enqueued_at) = (born.job_id, born.queue, born.enqueued_at)
@@ -54,34 +58,33 @@ WITH born AS MATERIALIZED (
 ), entered AS (
   INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at, dispatched_at, fence, worker_id,
                         started_at)
-  SELECT new_id, kind, queue, job_id, request::jsonb, 'running', enqueued_at, due_at, CURRENT_TIMESTAMP, 1, :worker_id,
-         CURRENT_TIMESTAMP
+  SELECT new_id, kind, queue, job_id, request, 'running', enqueued_at, coalesce(due_at, enqueued_at),
+         CURRENT_TIMESTAMP, 1, :worker_id, CURRENT_TIMESTAMP
   FROM born
   WHERE new_id IS NOT NULL AND known_id IS NULL
   ORDER BY job_id
   ON CONFLICT DO NOTHING
   RETURNING id
 )
-SELECT place, id, fence, attempts FROM admitted JOIN free USING (id)
-UNION ALL
-SELECT place, NULL, 1, 0 FROM entered JOIN born ON new_id = id
+SELECT array_agg(place), array_agg(id), array_agg(fence), array_agg(attempts)
+FROM (
+  SELECT place, id, fence, attempts FROM admitted JOIN free USING (id)
+  UNION ALL
+  SELECT place, NULL, 1, 0 FROM entered JOIN born ON new_id = id
+) AS done
 """
 ).bindparams(
-    bindparam("ids", type_=ARRAY(Uuid())),
-    bindparam("kinds", type_=_TEXTS),
-    bindparam("requests", type_=_TEXTS),
-    bindparam("due", type_=_INSTANTS),
+    bindparam("borns", type_=Text()),
     bindparam("worker_id", type_=Text()),
     bindparam("suspect_after", type_=Integer()),
-    *_IDENTITIES,
 )
 
 _ENTER = text(
     """
 INSERT INTO job_runs (id, kind, queue, job_id, request, state, unique_key, enqueued_at, due_at, dispatched_at, fence,
                       worker_id, started_at)
-SELECT id, kind, queue, job_id, request::jsonb, :state, unique_key, enqueued_at, due_at, CURRENT_TIMESTAMP, :fence,
-       :worker_id, CASE WHEN :fence > 0 THEN CURRENT_TIMESTAMP END
+SELECT id, kind, queue, job_id, request::jsonb, :state, unique_key, enqueued_at, coalesce(due_at, enqueued_at),
+       CURRENT_TIMESTAMP, :fence, :worker_id, CASE WHEN :fence > 0 THEN CURRENT_TIMESTAMP END
 FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :unique_keys, :enqueued, :due)
      AS born (id, kind, queue, job_id, request, unique_key, enqueued_at, due_at)
 ON CONFLICT DO NOTHING
@@ -103,7 +106,9 @@ _END_SUCCEEDED = text(
     """
 WITH held AS MATERIALIZED (
   SELECT told.id, told.report, told.place
-  FROM unnest(:ids, :fences, :reports) WITH ORDINALITY AS told (id, fence, report, place)
+  FROM ROWS FROM (
+    json_to_recordset(CAST(:ends AS json)) AS (id uuid, fence integer, report jsonb)
+  ) WITH ORDINALITY AS told (id, fence, report, place)
   CROSS JOIN LATERAL (
     SELECT fence, state FROM job_runs WHERE id = told.id
     OFFSET 0 FOR UPDATE SKIP LOCKED
@@ -112,19 +117,17 @@ WITH held AS MATERIALIZED (
 ), ended AS (
   UPDATE job_runs
   SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL,
-      report = NULLIF((SELECT jsonb_object_agg(id, report::jsonb) FROM held) -> id::text, 'null')
+      report = NULLIF((SELECT jsonb_object_agg(id, report) FROM held) -> id::text, 'null')
   WHERE id = ANY (ARRAY(SELECT id FROM held))
   RETURNING id, fence, attempts, worker_id, started_at
 ), noted AS (
   INSERT INTO job_attempts (run_id, fence, attempt, worker_id, started_at, finished_at, outcome)
   SELECT id, fence, attempts + 1, worker_id, started_at, CURRENT_TIMESTAMP, 'succeeded' FROM ended
 )
-SELECT place FROM ended JOIN held USING (id)
+SELECT array_agg(place) FROM ended JOIN held USING (id)
 """
 ).bindparams(
-    bindparam("ids", type_=ARRAY(Uuid())),
-    bindparam("fences", type_=ARRAY(Integer())),
-    bindparam("reports", type_=_TEXTS),
+    bindparam("ends", type_=Text()),
 )
 
 
@@ -137,13 +140,21 @@ async def admit(
     suspect_after: int,
 ) -> Mapping[int, tuple[UUID, int, int]]:
     """As ``run_groups.admit``."""
-    values = {
-        **_columns(borns),
-        "ids": [new_ids.get(at) for at in range(len(borns))],
-        "worker_id": worker_id,
-        "suspect_after": suspect_after,
-    }
-    rows = await connection.execute(_ADMIT, values)
+    told = [
+        {
+            "new_id": new_ids.get(at),
+            "kind": born.kind,
+            "queue": born.queue,
+            "job_id": born.job_id,
+            "request": born.request,
+            "enqueued_at": born.enqueued_at,
+            "due_at": born.due_at,
+        }
+        for at, born in enumerate(borns)
+    ]
+    values = {"borns": _json(told), "worker_id": worker_id, "suspect_after": suspect_after}
+    columns = (await connection.execute(_ADMIT, values)).one()
+    rows = zip(*columns, strict=True) if columns[0] else ()
     found = {run_id or new_ids[place - 1]: (place - 1, fence, attempts) for place, run_id, fence, attempts in rows}
     # By their ids: a run that is in the group twice is admitted once.
     return {place: (run_id, fence, attempts) for run_id, (place, fence, attempts) in found.items()}
@@ -167,20 +178,24 @@ async def end_succeeded(
     connection: AsyncConnection, ends: Sequence[tuple[UUID, int, dict[str, Any] | None]]
 ) -> set[int]:
     """As ``run_groups.end_succeeded``."""
-    values = {
-        "ids": [run_id for run_id, _, _ in ends],
-        "fences": [fence for _, fence, _ in ends],
-        "reports": [None if report is None else json.dumps(report) for _, _, report in ends],
-    }
-    return {place - 1 for place in (await connection.execute(_END_SUCCEEDED, values)).scalars()}
+    told = [{"id": run_id, "fence": fence, "report": report} for run_id, fence, report in ends]
+    values = {"ends": _json(told)}
+    return {place - 1 for place in (await connection.execute(_END_SUCCEEDED, values)).scalar() or ()}
 
 
 def _columns(borns: Sequence[BornRun]) -> dict[str, Any]:
     return {
         "kinds": [born.kind for born in borns],
-        "requests": [json.dumps(born.request) for born in borns],
-        "due": [born.due_at or born.enqueued_at for born in borns],
+        "requests": [_json(born.request) for born in borns],
+        "due": [born.due_at for born in borns],
         "job_ids": [born.job_id for born in borns],
         "queues": [born.queue for born in borns],
         "enqueued": [born.enqueued_at for born in borns],
     }
+
+
+def _json(value: Any) -> str:
+    try:
+        return to_json(value).decode()
+    except ValueError:  # half a surrogate pair: it is for the database to refuse
+        return json.dumps(value, default=str)
