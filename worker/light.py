@@ -7,6 +7,7 @@ from arq.worker import Retry
 from pydantic import ValidationError
 
 from db.query_log import asked_by
+from db.repositories.job_run import as_uuid7
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.ids import uuid7
 from holdfast.requests import JobReport
@@ -38,8 +39,10 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
     except ValidationError as invalid:
         error = describe_invalid(invalid)
         raise RunFailed(job_id, error["type"], error["message"]) from None
+    if (slot := ctx.get("slot")) is not None and not await slot.take():
+        raise Postponed
     context = RunContext(
-        run_id=uuid7(),
+        run_id=as_uuid7(job_id) or uuid7(),
         kind=job.kind,
         attempt=ctx["job_try"],
         fence=0,

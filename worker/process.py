@@ -14,6 +14,7 @@ from db.connection import get_reading_session
 from db.errors import first_line
 from db.in_time import in_time
 from db.repositories import due_runs
+from holdfast import wire
 from holdfast.errors import QueueUnavailable
 from worker import redis_server
 from worker.collector import spare_what_is_loaded
@@ -70,7 +71,8 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
         worker.lease_s = settings.lease_s
         worker.further_queues = runtime.queues[1:]
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
-        worker.functions_see_aborts = True
+        worker.functions_see_aborts = worker.functions_keep_time = worker.functions_take_slots = True
+        worker.plain_serializer = wire.dumps_plain
         runtime.worker = worker
         if stop_watch is not None:  # the process is the worker's own
             runtime.on_started = spare_what_is_loaded

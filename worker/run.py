@@ -12,13 +12,10 @@ from typing import Any
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line
 from db.mixins import acting_as
 from db.query_log import asked_by
 from db.repositories.job_run import BornRun
-from holdfast.errors import RunCancelled, RunFailed
 from holdfast.requests import JobRequest
-from holdfast.states import RunState
 from holdfast.wire import MAX_RUN_ID
 from jobs.context import RunContext
 from jobs.outcomes import JobCancelled
@@ -31,7 +28,9 @@ from worker.logs import Logger, get_logger
 from worker.newcomers import is_storable_id
 from worker.progress import ProgressPublisher
 from worker.queue.execution import Poisoned
+from worker.queue.slots import Slot
 from worker.recording import record_finished, settled
+from worker.reports import Report, report_end, report_outcome
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
 from worker.runtime import Runtime
 
@@ -40,19 +39,18 @@ HELD_ELSEWHERE_S = 5.0
 SUSPECT_AGAIN_S = 120.0
 """Seconds after which a suspect is looked at again that could not be alone, because others went on for long."""
 
-Report = dict[str, Any]
 JobFunction = Callable[..., Awaitable[Report | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What arq hands over, decoded."""
 
     job: Job
     born: BornRun
     request: JobRequest[Any]
-    release_slot: Callable[[], None]
-    """Lets the worker start another run while this one's end is written down."""
+    slot: Slot | None
+    """Among the runs of our own worker; None under stock arq."""
 
 
 def job_function(job: Job) -> JobFunction:
@@ -74,14 +72,9 @@ def job_function(job: Job) -> JobFunction:
             request=_as_request(args, kwargs),
             unique_key=ctx.get("payload", {}).get("u"),
         )
-        release_slot = ctx.get("release_slot", _keep_slot)
-        return await run_attempt(runtime, job, born, is_unwanted=bool(ctx.get("aborted")), release_slot=release_slot)
+        return await run_attempt(runtime, job, born, is_unwanted=bool(ctx.get("aborted")), slot=ctx.get("slot"))
 
     return perform_run
-
-
-def _keep_slot() -> None:
-    """Under stock arq a slot is free when everything is done."""
 
 
 async def run_attempt(
@@ -90,7 +83,7 @@ async def run_attempt(
     born: BornRun,
     *,
     is_unwanted: bool = False,
-    release_slot: Callable[[], None] = _keep_slot,
+    slot: Slot | None = None,
 ) -> Report | None:
     """Take a run from its payload to its end.
 
@@ -99,7 +92,7 @@ async def run_attempt(
         job: the run's kind.
         born: what Redis tells of it.
         is_unwanted: its cancellation was asked for before it started.
-        release_slot: called when the job's function has ended.
+        slot: taken for as long as the job's function runs.
 
     Returns:
         The report.
@@ -111,7 +104,7 @@ async def run_attempt(
     """
     logger = get_logger(run_id=born.job_id, kind=job.kind)
     try:
-        call = decode(job, born, release_slot)
+        call = decode(job, born, slot)
     except ValidationError as invalid:
         return await _refuse(runtime, job, born, describe_invalid(invalid))
     with runtime.beginning():
@@ -136,7 +129,7 @@ async def _admit(
 
 
 async def _run_alone(runtime: Runtime, call: Call, suspect: Suspect, logger: Logger) -> Report | None:
-    logger.warning("the run is a suspect and runs alone", run_id=str(suspect.run_id))
+    logger.warning("the run is a suspect and runs alone", run_id=suspect.run_id)
     async with runtime.alone(suspect.run_id) as is_alone:
         if not is_alone:
             raise Retry(defer=SUSPECT_AGAIN_S)
@@ -168,19 +161,19 @@ def _report_refused(
     runtime: Runtime, job: Job, admission: AlreadyOver | HeldElsewhere, request: JobRequest[Any] | None
 ) -> Report | None:
     if isinstance(admission, AlreadyOver):
-        return report_end(job, admission, runtime, request)
-    logger = get_logger(run_id=str(admission.run_id), kind=job.kind)
+        return report_end(runtime, job, admission, request=request)
+    logger = get_logger(run_id=admission.run_id, kind=job.kind)
     logger.debug("another worker has the run", worker_id=admission.worker_id)
     raise Retry(defer=HELD_ELSEWHERE_S)
 
 
-def decode(job: Job, born: BornRun, release_slot: Callable[[], None] = _keep_slot) -> Call:
+def decode(job: Job, born: BornRun, slot: Slot | None = None) -> Call:
     """Read the request.
 
     Raises:
         pydantic.ValidationError: it does not fit the kind.
     """
-    return Call(job, born, job.request_type.model_validate(born.request), release_slot)
+    return Call(job, born, job.request_type.model_validate(born.request), slot)
 
 
 async def _run_admitted(
@@ -188,11 +181,10 @@ async def _run_admitted(
 ) -> Report | None:
     started = time.monotonic()
     try:
-        logger = logger.bind(run_id=str(admitted.run_id), attempt=admitted.attempt)
+        logger = logger.bind(run_id=admitted.run_id, attempt=admitted.attempt)
         logger.info("run started", fence=admitted.fence)
-        performed = perform(runtime, call, admitted) if stop is None else _stopped(runtime, call, admitted, stop)
-        outcome, cancelled = await performed
-        call.release_slot()
+        ended = _perform_in_slot(runtime, call, admitted) if stop is None else _stopped(runtime, call, admitted, stop)
+        outcome, cancelled = await ended
         recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
         runtime.active.discard(admitted.run_id)
@@ -206,7 +198,7 @@ async def _run_admitted(
             return _report_refused(runtime, call.job, await ledger.cancel(call.born), call.request)
     if recorded.name == "lost":
         return await _report_for_another(runtime, call, admitted, logger)
-    return report_outcome(runtime, call, admitted, recorded)
+    return report_outcome(runtime, call.job, admitted.run_id, recorded, request=call.request)
 
 
 async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
@@ -215,7 +207,23 @@ async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, 
         over = await ledger.find_end(admitted.run_id)
     if over is None:
         raise Retry(defer=HELD_ELSEWHERE_S)
-    return report_end(call.job, over, runtime, call.request)
+    return report_end(runtime, call.job, over, request=call.request)
+
+
+async def _perform_in_slot(
+    runtime: Runtime, call: Call, admitted: Admitted
+) -> tuple[Outcome, asyncio.CancelledError | None]:
+    slot = call.slot
+    if slot is None:
+        return await perform(runtime, call, admitted)
+    try:
+        if not slot.is_held and not await slot.take():
+            return Outcome("interrupted"), None
+    except asyncio.CancelledError as cancelled:
+        return await _stopped(runtime, call, admitted, cancelled)
+    ended = await perform(runtime, call, admitted)
+    slot.release()
+    return ended
 
 
 async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Outcome, asyncio.CancelledError | None]:
@@ -242,7 +250,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
     except Exception as error:  # noqa: BLE001 - classify looks at each
         failure = error
         if not is_expected(error):
-            get_logger(run_id=str(admitted.run_id), kind=call.job.kind).exception("the job raised an unexpected error")
+            get_logger(run_id=admitted.run_id, kind=call.job.kind).exception("the job raised an unexpected error")
     return classify(failure, attempt=admitted.attempt, policy=call.job.retries), None
 
 
@@ -252,29 +260,6 @@ async def _stopped(
     if runtime.is_unwanted(admitted.run_id, call.born.job_id):
         return classify(JobCancelled("cancelled while it was running"), attempt=1, policy=call.job.retries), None
     return Outcome("interrupted"), cancelled
-
-
-def report_outcome(runtime: Runtime, call: Call, admitted: Admitted, outcome: Outcome) -> Report | None:
-    """Turn a recorded outcome into what arq understands."""
-    if outcome.name in {"retry", "snoozed", "interrupted"}:
-        raise Retry(defer=outcome.delay_s)
-    over = AlreadyOver(admitted.run_id, RunState(outcome.name), outcome.report, outcome.error)
-    return report_end(call.job, over, runtime, call.request)
-
-
-def report_end(job: Job, over: AlreadyOver, runtime: Runtime, request: JobRequest[Any] | None) -> Report | None:
-    """Hand out the stored end of a run (I3), and clean up after one that has not failed and can be read."""
-    if over.state is RunState.SUCCEEDED:
-        if job.clean_up is not None and request is not None:
-            try:
-                job.clean_up(runtime.settings, request)
-            except Exception as problem:  # noqa: BLE001 - the run is over all the same, and Redis is to hear how
-                get_logger(run_id=str(over.run_id), kind=job.kind).warning("clean-up failed", error=first_line(problem))
-        return over.report
-    error = over.error or {"type": over.state.value, "message": f"the run is {over.state.value}"}
-    failure = RunCancelled if over.state is RunState.CANCELLED else RunFailed
-    told = str(error.get("type")), str(error.get("message"))
-    raise failure(str(over.run_id), *told, duplicate_of=error.get("duplicate_of"))
 
 
 def _as_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
+from arq.worker import Retry
 
 from db.repositories.job_run import BornRun
 from holdfast import JobReport, JobRequest
@@ -22,6 +23,7 @@ from tests.databases.runs import QUEUE, admitted, attempts_of, born_again, run_o
 from worker import ledger
 from worker import run as run_module
 from worker.ledger import Admitted
+from worker.queue.slots import Slot, Slots
 from worker.run import run_attempt
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -107,6 +109,65 @@ async def test_a_cancellation_before_the_start_waits_for_the_ledger(runtime: Run
     row = await run_of(UUID(run.job_id))
     assert (row.state, row.reason, row.fence, row.attempts, row.crashes) == ("waiting", "interrupted", 1, 0, 0)
     assert runtime.active == set()
+
+
+def ahead() -> tuple[Slots, Slot, Slot]:
+    """One slot, which the first has, and a second entry that was started ahead."""
+    slots = Slots(1, {}, may_be_released_early=True, longest_wait_s=60.0)
+    return slots, slots.begin(QUEUE, ahead=False), slots.begin(QUEUE, ahead=True)
+
+
+async def test_a_run_that_was_started_ahead_is_performed_when_there_is_a_slot(runtime: Runtime) -> None:
+    slots, first, second = ahead()
+    run, performed = born(), asyncio.Event()
+
+    async def perform(context: RunContext, request: Odd) -> JobReport:
+        performed.set()
+        return JobReport()
+
+    attempt = asyncio.create_task(run_attempt(runtime, job(perform), run, slot=second))
+    await until_admitted(runtime)
+    assert not performed.is_set()
+    slots.end(first)
+    assert await attempt == {}
+    assert performed.is_set()
+    assert (await run_of(UUID(run.job_id))).state == "succeeded"
+    assert (slots.held, slots.ahead, runtime.active) == (0, 0, set())
+
+
+@pytest.mark.parametrize("kept_by", ["another run", "a pause"])
+async def test_a_run_that_gets_no_slot_goes_back_uncharged(runtime: Runtime, kept_by: str) -> None:
+    slots, first, second = ahead()
+    run = born()
+    attempt = asyncio.create_task(run_attempt(runtime, job(nothing), run, slot=second))
+    await until_admitted(runtime)
+    if kept_by == "a pause":
+        slots.refuse()
+    with pytest.raises(Retry):
+        await attempt
+    slots.end(second)
+    row = await run_of(UUID(run.job_id))
+    assert (row.state, row.reason, row.fence, row.attempts, row.crashes) == ("waiting", "interrupted", 1, 0, 0)
+    assert (slots.held, slots.ahead, runtime.active) == (1, 0, set())
+    slots.end(first)
+    assert await run_attempt(runtime, job(nothing), run) == {}
+
+
+async def test_a_run_that_is_cancelled_while_it_waits_for_a_slot_goes_back(runtime: Runtime) -> None:
+    _, _, second = ahead()
+    run = born()
+    attempt = asyncio.create_task(run_attempt(runtime, job(nothing), run, slot=second))
+    await until_admitted(runtime)
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert (await run_of(UUID(run.job_id))).reason == "interrupted"
+
+
+async def until_admitted(runtime: Runtime) -> None:
+    async with asyncio.timeout(10):
+        while not runtime.active:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
 
 
 async def test_an_admission_that_was_not_heard_of_is_no_crash() -> None:

@@ -50,10 +50,6 @@ class Claimed:
     """The job has ended, Redis is about to hear it."""
     went_back: bool = False
     """It ended by going back into the queue."""
-    started: float = 0.0
-    """When its task was started, by the event loop's clock."""
-    slot_is_free: bool = False
-    """Another run may take its slot: its job is done, though its end may not be written down yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +139,9 @@ def _text(raw_id: bytes) -> tuple[str, str]:
 
 def _whole(text: bytes | None) -> int:
     """Read a number that anybody may have written."""
+    if text is None:
+        return 0
     try:
-        return int(float(text or 0))
+        return int(text) if len(text) < 20 and text.isdigit() else int(float(text))
     except (ValueError, OverflowError):
         return 0

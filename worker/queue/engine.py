@@ -3,14 +3,12 @@
 import asyncio
 import logging
 import os
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from arq.constants import abort_jobs_ss
 
-from worker.queue.ahead import Ahead
 from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
 from worker.queue.execution import Execution
@@ -20,6 +18,7 @@ from worker.queue.master_watch import MasterWatch
 from worker.queue.order import Order
 from worker.queue.outage import Outage
 from worker.queue.scripts import QueueKeys
+from worker.queue.slots import Slot, Slots
 from worker.queue.sync_client import sync_client
 from worker.queue.wake import Poller, TrackingRefused, Waker
 
@@ -31,6 +30,8 @@ logger = logging.getLogger("arq.worker")
 BURST_LOOK_S = 0.05
 ABORT_LOOK_S = 0.05
 FULL_LOOK_S = 1.0
+MOST_TASKS = 4
+"""So many times as many entries as there are slots are at hand at most: admitted, performed, or being ended."""
 DISCONNECT_PATIENCE_S = 0.5
 
 
@@ -63,14 +64,16 @@ class Engine:
             name_of=self.name_of,
         )
         self.order = Order(worker, self.queues, terms=self.terms, keeper=self.keeper, outage=self.outage)
-        self.ahead = Ahead(worker.max_jobs, self.give_back, valid_s=worker.lease_s / 3)
+        early = worker.max_burst_jobs < 0  # else a run would be counted neither as running nor as ended
+        self.slots = Slots(
+            worker.max_jobs, worker.queue_slots, may_be_released_early=early, longest_wait_s=worker.lease_s / 3
+        )
+        self.slots.on_limited_freed = self.waker.changed.set  # it may have had due entries and no slot for them
         self.claimed_last = 0
         self._redis = redis
         self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)
         self._abort_at = 0.0
-        self._busy: Counter[str] = Counter()
         self._running: dict[Claimed, asyncio.Task[None]] = {}
-        self._slot_free = asyncio.Event()
         self._poller: Poller | None = None
 
     def accept(self, claims: list[Claimed]) -> list[Claimed]:
@@ -81,15 +84,12 @@ class Engine:
             self.keeper.hold(claims)
         return claims
 
-    def start(self, claims: list[Claimed]) -> None:
-        """Start what was accepted."""
+    def start(self, claims: list[Claimed], *, ahead: bool = False) -> None:
+        """Start what was accepted; ``ahead``: before there are slots for it."""
         worker, loop = self._worker, asyncio.get_running_loop()
-        now = loop.time()
         for claimed in claims:
-            worker.job_counter += 1
-            self._busy[claimed.keys.queue] += 1
-            claimed.started = now
-            task = loop.create_task(self._run(claimed))
+            slot = self.slots.begin(claimed.keys.queue, ahead=ahead)
+            task = loop.create_task(self._run(claimed, slot))
             self._running[claimed] = task
             worker.tasks[claimed.job_id] = worker.job_tasks[claimed.job_id] = task
 
@@ -104,9 +104,9 @@ class Engine:
         before.number = claimed.number
         return True
 
-    async def _run(self, claimed: Claimed) -> None:
+    async def _run(self, claimed: Claimed, slot: Slot) -> None:
         worker, task = self._worker, self._running[claimed]
-        execution = Execution(worker, claimed)
+        execution = Execution(worker, claimed, slot)
         finish: Finish | None = None
         try:
             finish = await execution.run()
@@ -119,7 +119,7 @@ class Engine:
         finally:
             worker.aborting_tasks.discard(claimed.job_id)
             _drop_task(worker.job_tasks, claimed, task)
-            self._free_slot(claimed)
+            self.slots.end(slot)
         try:
             if finish is not None:
                 if claimed.poison:
@@ -132,33 +132,18 @@ class Engine:
                     await worker.after_job_end(execution.ctx)
         finally:
             _drop_task(worker.tasks, claimed, task)
-            self._slot_free.set()
+            self.slots.freed.set()
 
     def told_of_their_abort(self) -> set[str]:
         """Return the ids of those jobs here that were aborted before their start."""
         return {claimed.job_id for claimed in self._running if claimed.aborted}
 
-    def slots_of(self, queue: str, free: int) -> int:
-        """Return how many of the worker's free slots a queue may take."""
-        most = self._worker.queue_slots.get(queue)
-        return free if most is None else min(free, most - self._busy[queue])
-
-    def release_slot(self, claimed: Claimed) -> None:
-        """Let another run start although this one's end is still to be written down; its function may call it."""
-        if self._worker.max_burst_jobs < 0:  # else it would be counted neither as running nor as ended
-            self._free_slot(claimed)
-
-    def _free_slot(self, claimed: Claimed) -> None:
-        if claimed.slot_is_free:
-            return
-        claimed.slot_is_free = True
-        self.ahead.note_run(self.deadlines.loop.time() - claimed.started)
-        self._worker.job_counter -= 1
-        queue = claimed.keys.queue
-        self._busy[queue] -= 1
-        self._slot_free.set()
-        if queue in self._worker.queue_slots:
-            self.waker.changed.set()  # it may have had due entries and no slot for them
+    def may_start_ahead(self) -> bool:
+        """Whether to claim entries for which there are no slots yet."""
+        worker = self._worker
+        # Of several queues the less urgent one would get the slots of the other.
+        served_alone = len(self.claimers) == 1 and not worker.burst and worker.allow_pick_jobs
+        return served_alone and self.slots.is_ahead_worthwhile and len(worker.tasks) <= MOST_TASKS * worker.max_jobs
 
     def give_back(self, claims: list[Claimed]) -> None:
         """Put what was claimed a moment too late back to its place."""
@@ -191,10 +176,11 @@ class Engine:
         worker = self._worker
         if worker.burst:
             await self._wait_for_slot(worker.poll_delay_s or BURST_LOOK_S)
+        elif self.claimed_last and self.may_start_ahead():
+            return  # what was claimed last is performed while the next claim is on its way
         elif worker.free_slots() <= 0 or not worker.allow_pick_jobs:
-            longest_s = worker.poll_delay_s if worker.cron_jobs else FULL_LOOK_S
-            await self._wait_for_slot(min(longest_s, self.ahead.left_s()) if self.ahead else longest_s)
-        elif self.claimed_last or self.ahead:
+            await self._wait_for_slot(worker.poll_delay_s if worker.cron_jobs else FULL_LOOK_S)
+        elif self.claimed_last:
             await asyncio.sleep(0)
         elif self._poller is None:
             await self._wait_for_change()
@@ -202,12 +188,11 @@ class Engine:
             await asyncio.sleep(self._poller.pause_s(idle=not worker.tasks))
 
     async def _wait_for_slot(self, longest_s: float) -> None:
-        self._slot_free.clear()
+        self.slots.freed.clear()
         try:
             async with asyncio.timeout(longest_s):
-                await self._slot_free.wait()
+                await self.slots.freed.wait()
         except TimeoutError:
-            self.ahead.end()
             return
         await asyncio.sleep(0)  # runs that end together are followed by one claim and not by many
 
@@ -227,7 +212,7 @@ class Engine:
                 await self.waker.changed.wait()
 
     def _may_claim_from(self, queue: str) -> bool:
-        return queue not in self._worker.paused_queues and self.slots_of(queue, 1) > 0
+        return queue not in self._worker.paused_queues and self.slots.free_of(queue, 1) > 0
 
     async def _distrust_connections(self) -> None:
         # When packets vanish on one connection they do on all of them, and each would cost a deadline of its own.
@@ -239,7 +224,7 @@ class Engine:
 
     async def close(self) -> None:
         """Let Redis hear what has ended, give back what never began, and stop renewing; takes one deadline at most."""
-        self.ahead.end()
+        self.slots.refuse()
         try:
             async with asyncio.timeout(self._worker.call_deadline_s):
                 await self.finisher.drain()
@@ -253,11 +238,8 @@ class Engine:
         await asyncio.to_thread(self.keeper.stop)
 
     def _lost(self, claimed: Claimed) -> None:
-        if self.ahead.drop(claimed):
-            self._forget(claimed)
-        else:
-            # Behind the first step of its task: one that is cancelled before that would keep its slot for ever.
-            self.deadlines.loop.call_soon(self._cancel_lost, claimed)
+        # Behind the first step of its task: one that is cancelled before that would keep its slot for ever.
+        self.deadlines.loop.call_soon(self._cancel_lost, claimed)
 
     def _cancel_lost(self, claimed: Claimed) -> None:
         task = self._running.get(claimed)
@@ -267,7 +249,7 @@ class Engine:
             task.cancel()
 
     def _reclaimed(self, claimed: Claimed) -> None:
-        if claimed not in self._running and claimed not in self.ahead:  # it ended while the thread was on its way
+        if claimed not in self._running:  # it ended while the thread was on its way
             self.finisher.submit(Finish(claimed, over=not claimed.went_back))
         elif not claimed.ending:
             logger.warning("Redis had lost the claim of job %s, it was made again", claimed.ref)

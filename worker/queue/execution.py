@@ -7,7 +7,6 @@ import logging
 import pickle
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import arq.worker
@@ -18,6 +17,7 @@ from arq.worker import JobExecutionFailed, Retry, RetryJob
 from holdfast.errors import RunFailed
 from worker.queue.claims import ENDED_BEFORE, WRONG_TYPE, Claimed
 from worker.queue.finish import Finish
+from worker.queue.slots import Slot
 
 if TYPE_CHECKING:
     from worker.queue.worker import Worker
@@ -62,11 +62,12 @@ def now_ms() -> int:
 class Execution:
     """One claimed entry being run."""
 
-    __slots__ = ("_call", "_claimed", "_function", "_started_ms", "_worker", "ctx")
+    __slots__ = ("_call", "_claimed", "_function", "_slot", "_started_ms", "_worker", "ctx")
 
-    def __init__(self, worker: "Worker", claimed: Claimed) -> None:
+    def __init__(self, worker: "Worker", claimed: Claimed, slot: Slot) -> None:
         self._worker = worker
         self._claimed = claimed
+        self._slot = slot
         self._call = Call()
         self._function: Any = None
         self._started_ms = now_ms()
@@ -82,6 +83,8 @@ class Execution:
         except Refused as refusal:
             worker.jobs_failed += 1
             return self._over(refusal.reason, success=False, keep_ms=worker.default_result_ms())
+        if not worker.functions_take_slots and not await self._slot.take():
+            return Finish(claimed, over=False)
         self.ctx = {
             **worker.ctx,
             "job_id": claimed.job_id,
@@ -91,7 +94,7 @@ class Execution:
             "queue": claimed.keys.queue,
             "payload": self._call.payload,
             "aborted": claimed.aborted,
-            "release_slot": partial(worker.engine.release_slot, claimed),
+            "slot": self._slot,
         }
         if worker.on_job_start:
             await worker.on_job_start(self.ctx)
@@ -179,9 +182,12 @@ class Execution:
         talks = logger.isEnabledFor(logging.INFO)
         if talks:
             self._log_start()
-        timeout_s = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
-        with worker.engine.deadlines.limit(timeout_s):
+        if worker.functions_keep_time:
             result = await function.coroutine(self.ctx, *call.args, **(call.kwargs or {}))
+        else:
+            timeout_s = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+            with worker.engine.deadlines.limit(timeout_s):
+                result = await function.coroutine(self.ctx, *call.args, **(call.kwargs or {}))
         if talks:
             shown = "" if result is None or not worker.log_results else truncate(repr(result))
             logger.info("%6.2fs ← %s ● %s", (now_ms() - self._started_ms) / 1000, self._claimed.ref, shown)
@@ -251,7 +257,7 @@ class Execution:
             self._claimed.ref,
             claimed.keys.queue,
             job_id=claimed.job_id,
-            serializer=self._worker.job_serializer,
+            serializer=(success and self._worker.plain_serializer) or self._worker.job_serializer,
         )
         return finish
 
@@ -261,7 +267,8 @@ class Execution:
         forever = worker.keep_result_forever if function.keep_result_forever is None else function.keep_result_forever
         if forever:
             return None
-        return to_ms(worker.keep_result_s if function.keep_result_s is None else function.keep_result_s)
+        seconds = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
+        return int(seconds * 1000)
 
     def _keep_in_progress_ms(self) -> int | None:
         # So that a cron job whose clocks differ between workers is not enqueued twice (arq/constants.py).

@@ -49,6 +49,12 @@ class Worker(ArqWorker):
     functions_see_aborts: bool = False
     """Whether functions are called for entries that were aborted before their start, with ``ctx["aborted"]``. Then an
     abort stays in arq's set until its job is over."""
+    functions_keep_time: bool = False
+    """Whether functions end in time by themselves: then none of arq's timeouts is set around them."""
+    functions_take_slots: bool = False
+    """Whether functions call ``ctx["slot"].take()`` before they begin what the slots are for."""
+    plain_serializer: Callable[[dict[str, Any]], bytes] | None = None
+    """Writes the results of runs that succeeded, where functions return JSON values only; None: as all others."""
     paused_queues: frozenset[str] = frozenset()
     """Queues from which nothing is claimed for now."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
@@ -65,6 +71,15 @@ class Worker(ArqWorker):
         if self._engine is None:
             self._engine = Engine(self)
         return self._engine
+
+    @property
+    def job_counter(self) -> int:
+        """How many runs have a slot."""
+        return 0 if self._engine is None else self._engine.slots.held
+
+    @job_counter.setter
+    def job_counter(self, count: int) -> None:
+        del count  # arq's constructor sets it
 
     async def main(self) -> None:
         """Serve the queue until cancelled; a burst ends when the queue is empty."""
@@ -139,19 +154,15 @@ class Worker(ArqWorker):
     async def _claim_in_order(self, engine: Engine) -> None:
         for claimer in engine.claimers:
             if claimer.queue in self.paused_queues:
-                engine.ahead.end()
+                engine.slots.refuse()
                 continue
-            free = engine.slots_of(claimer.queue, self.free_slots())
-            if engine.ahead and free > 0:
-                held = engine.ahead.take(free)
-                engine.start(held)
-                free -= len(held)
+            free = engine.slots.free_of(claimer.queue, self.free_slots())
             if free > 0:
                 claims = await self._claim(engine, claimer, free)
                 engine.start(claims)
                 free -= len(claims)
-            if free <= 0 and engine.ahead.is_worthwhile and self._may_claim_ahead(engine):
-                engine.ahead.hold(await self._claim(engine, claimer, self.max_jobs))
+            if free <= 0 and engine.may_start_ahead():
+                engine.start(await self._claim(engine, claimer, self.max_jobs), ahead=True)
 
     async def _claim(self, engine: Engine, claimer: Claimer, count: int) -> list[Claimed]:
         async with engine.outage.guarded("claim"):
@@ -160,10 +171,6 @@ class Worker(ArqWorker):
             return claims
         engine.give_back(claims)  # it was told to stop while Redis answered, or the whole process stood still
         return []
-
-    def _may_claim_ahead(self, engine: Engine) -> bool:
-        # Of several queues the less urgent one would get the slots of the other.
-        return self.allow_pick_jobs and not self.burst and len(engine.claimers) == 1 and not self.queue_slots
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel those of the jobs here that somebody has aborted; the set may hold anything, and much of it."""
@@ -194,14 +201,14 @@ class Worker(ArqWorker):
 
     def free_slots(self) -> int:
         """Return how many entries may be claimed now; of those that only wait for their end as many again are held."""
-        free = min(self.max_jobs - self.job_counter, 2 * self.max_jobs - len(self.tasks), self.queue_read_limit)
+        free = min(self.engine.slots.free, 2 * self.max_jobs - len(self.tasks), self.queue_read_limit)
         if self.burst and self.max_burst_jobs >= 0:
             free = min(free, self.max_burst_jobs - self._jobs_started())
         return free
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Claim and start these entries, as far as they are due, free, and slots are left."""
-        free = self.engine.slots_of(self.queue_name, self.max_jobs - self.job_counter)
+        free = self.engine.slots.free_of(self.queue_name, self.engine.slots.free)
         if free > 0 and job_ids:
             self.engine.start(self.engine.accept(await self.engine.claimers[0].claim(free, job_ids[:free])))
 
@@ -231,7 +238,7 @@ class Worker(ArqWorker):
         """Begin to drain; what is claimed ahead goes back to the other workers."""
         self.allow_pick_jobs = False
         if self._engine is not None:
-            self._engine.ahead.end()
+            self._engine.slots.refuse()
         self.on_drain()
 
     def name_of(self, task: "asyncio.Task[Any]") -> str:
