@@ -31,11 +31,8 @@ _ADMIT = text(
     """
 WITH born AS MATERIALIZED (
   SELECT born.*, known.id AS known_id
-  FROM ROWS FROM (
-    json_to_recordset(CAST(:borns AS json)) AS (
-      new_id uuid, kind text, queue text, job_id text, request jsonb, enqueued_at timestamptz, due_at timestamptz
-    )
-  ) WITH ORDINALITY AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
+  FROM unnest(:ids, :kinds, :queues, :job_ids, :requests, :enqueued, :due) WITH ORDINALITY
+       AS born (new_id, kind, queue, job_id, request, enqueued_at, due_at, place)
   LEFT JOIN LATERAL (
     SELECT id FROM job_runs
     WHERE (job_id, queue, enqueued_at) = (born.job_id, born.queue, born.enqueued_at)
@@ -58,7 +55,7 @@ WITH born AS MATERIALIZED (
 ), entered AS (
   INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at, dispatched_at, fence, worker_id,
                         started_at)
-  SELECT new_id, kind, queue, job_id, request, 'running', enqueued_at, coalesce(due_at, enqueued_at),
+  SELECT new_id, kind, queue, job_id, request::jsonb, 'running', enqueued_at, coalesce(due_at, enqueued_at),
          CURRENT_TIMESTAMP, 1, :worker_id, CURRENT_TIMESTAMP
   FROM born
   WHERE new_id IS NOT NULL AND known_id IS NULL
@@ -74,9 +71,13 @@ FROM (
 ) AS done
 """
 ).bindparams(
-    bindparam("borns", type_=Text()),
+    bindparam("ids", type_=ARRAY(Uuid())),
+    bindparam("kinds", type_=_TEXTS),
+    bindparam("requests", type_=_TEXTS),
+    bindparam("due", type_=_INSTANTS),
     bindparam("worker_id", type_=Text()),
     bindparam("suspect_after", type_=Integer()),
+    *_IDENTITIES,
 )
 
 _ENTER = text(
@@ -106,9 +107,7 @@ _END_SUCCEEDED = text(
     """
 WITH held AS MATERIALIZED (
   SELECT told.id, told.report, told.place
-  FROM ROWS FROM (
-    json_to_recordset(CAST(:ends AS json)) AS (id uuid, fence integer, report jsonb)
-  ) WITH ORDINALITY AS told (id, fence, report, place)
+  FROM unnest(:ids, :fences, :reports) WITH ORDINALITY AS told (id, fence, report, place)
   CROSS JOIN LATERAL (
     SELECT fence, state FROM job_runs WHERE id = told.id
     OFFSET 0 FOR UPDATE SKIP LOCKED
@@ -117,7 +116,7 @@ WITH held AS MATERIALIZED (
 ), ended AS (
   UPDATE job_runs
   SET state = 'succeeded', finished_at = CURRENT_TIMESTAMP, live_key = NULL,
-      report = NULLIF((SELECT jsonb_object_agg(id, report) FROM held) -> id::text, 'null')
+      report = NULLIF((SELECT jsonb_object_agg(id, report::jsonb) FROM held) -> id::text, 'null')
   WHERE id = ANY (ARRAY(SELECT id FROM held))
   RETURNING id, fence, attempts, worker_id, started_at
 ), noted AS (
@@ -127,7 +126,9 @@ WITH held AS MATERIALIZED (
 SELECT array_agg(place) FROM ended JOIN held USING (id)
 """
 ).bindparams(
-    bindparam("ends", type_=Text()),
+    bindparam("ids", type_=ARRAY(Uuid())),
+    bindparam("fences", type_=ARRAY(Integer())),
+    bindparam("reports", type_=_TEXTS),
 )
 
 
@@ -140,19 +141,12 @@ async def admit(
     suspect_after: int,
 ) -> Mapping[int, tuple[UUID, int, int]]:
     """As ``run_groups.admit``."""
-    told = [
-        {
-            "new_id": new_ids.get(at),
-            "kind": born.kind,
-            "queue": born.queue,
-            "job_id": born.job_id,
-            "request": born.request,
-            "enqueued_at": born.enqueued_at,
-            "due_at": born.due_at,
-        }
-        for at, born in enumerate(borns)
-    ]
-    values = {"borns": _json(told), "worker_id": worker_id, "suspect_after": suspect_after}
+    values = {
+        **_columns(borns),
+        "ids": [new_ids.get(at) for at in range(len(borns))],
+        "worker_id": worker_id,
+        "suspect_after": suspect_after,
+    }
     columns = (await connection.execute(_ADMIT, values)).one()
     rows = zip(*columns, strict=True) if columns[0] else ()
     found = {run_id or new_ids[place - 1]: (place - 1, fence, attempts) for place, run_id, fence, attempts in rows}
@@ -178,8 +172,11 @@ async def end_succeeded(
     connection: AsyncConnection, ends: Sequence[tuple[UUID, int, dict[str, Any] | None]]
 ) -> set[int]:
     """As ``run_groups.end_succeeded``."""
-    told = [{"id": run_id, "fence": fence, "report": report} for run_id, fence, report in ends]
-    values = {"ends": _json(told)}
+    values = {
+        "ids": [run_id for run_id, _, _ in ends],
+        "fences": [fence for _, fence, _ in ends],
+        "reports": [None if report is None else _json(report) for _, _, report in ends],
+    }
     return {place - 1 for place in (await connection.execute(_END_SUCCEEDED, values)).scalar() or ()}
 
 
@@ -194,8 +191,8 @@ def _columns(borns: Sequence[BornRun]) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> str:
+def _json(value: dict[str, Any]) -> str:
     try:
         return to_json(value).decode()
-    except ValueError:  # half a surrogate pair: it is for the database to refuse
-        return json.dumps(value, default=str)
+    except ValueError:  # half a surrogate pair: it is for the database to refuse, and for one run only
+        return json.dumps(value)
