@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,8 +23,9 @@ from holdfast.outbox import job_runs_history
 from worker.newcomers import free_id, is_storable_id, may_be_in_history
 
 AT_ONCE = 500
-REST = 3.0
-"""Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs."""
+REST, BUSY_REST = 3.0, 15.0
+"""Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs, and
+nearly all of it where each slot is taken, for there the admissions enter more runs than this could."""
 LOOKED_UP_AT_ONCE = 200
 BYTES_AT_ONCE = 8 * 1024 * 1024
 LOOK_UP_LUA = """
@@ -56,7 +57,13 @@ class TakenIn:
 
 
 async def take_in(
-    redis: Any, queue: str, ids: Sequence[bytes], kinds: Collection[str], *, light: Collection[str] = ()
+    redis: Any,
+    queue: str,
+    ids: Sequence[bytes],
+    kinds: Collection[str],
+    *,
+    light: Collection[str] = (),
+    is_busy: Callable[[], bool] = lambda: False,
 ) -> TakenIn:
     """Enter what producers have announced on the intake list.
 
@@ -70,6 +77,7 @@ async def take_in(
         ids: the last ``AT_ONCE`` that were taken off the list; the rest of it is taken here.
         kinds: those that this worker enters.
         light: those that this worker knows and that keep no ledger.
+        is_busy: whether this worker has no slot left.
     """
     entered, left = 0, set[bytes]()
     began = time.monotonic()
@@ -90,7 +98,7 @@ async def take_in(
         left.update(foreign)  # some may come again in the next group
         if len(ids) < AT_ONCE or not known:
             break
-        await asyncio.sleep(REST * (time.monotonic() - began))
+        await asyncio.sleep((BUSY_REST if is_busy() else REST) * (time.monotonic() - began))
         began = time.monotonic()
         ids = await redis.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE) or ()
     return TakenIn(entered, len(left))

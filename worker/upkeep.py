@@ -199,11 +199,17 @@ class Upkeep:
                 await self._reconcile(queue, identity)
             while announced:
                 queue, ids = announced.popitem()
-                taken = await intake.take_in(redis, queue, ids, self._kinds, light=self._light_kinds)
+                taken = await intake.take_in(
+                    redis, queue, ids, self._kinds, light=self._light_kinds, is_busy=self._is_busy
+                )
                 self.left_announced[queue] = taken.left
         finally:
             for queue, ids in announced.items():
                 await intake.give_back(redis, queue, ids)
+
+    def _is_busy(self) -> bool:
+        worker = self._runtime.worker
+        return worker is not None and worker.is_busy
 
     async def _read_controls(self) -> None:
         runtime = self._runtime

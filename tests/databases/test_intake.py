@@ -1,5 +1,6 @@
 """Direct enqueues are entered into the ledger while they wait, from the list that producers write."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -231,3 +232,16 @@ async def test_announcements_are_read_in_groups_that_fit_into_memory(redis: Any)
     ids = [run.job_id.encode() for run in runs]
     assert [len(group) async for group in intake._look_up(redis, QUEUE, ids)] == [9, 9, 2]
     assert await take_in(redis) == len(runs)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_long_list_waits_as_the_worker_is_busy(redis: Any, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    monkeypatch.setattr(intake, "AT_ONCE", 2)
+    monkeypatch.setattr(intake, "BUSY_REST" if busy else "REST", 0.0)
+    monkeypatch.setattr(intake, "REST" if busy else "BUSY_REST", 1e9)  # it would never end
+    runs = [born() for _ in range(5)]
+    await announce(redis, *runs)
+    first = await redis.rpop(INTAKE, 2)
+    async with asyncio.timeout(30):
+        taken = await intake.take_in(redis, QUEUE, first, KINDS, is_busy=lambda: busy)
+    assert taken.entered == 5

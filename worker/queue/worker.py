@@ -81,6 +81,11 @@ class Worker(ArqWorker):
     def job_counter(self, count: int) -> None:
         del count  # arq's constructor sets it
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether each slot is taken or awaited."""
+        return self._engine is not None and self._engine.slots.free <= 0
+
     async def main(self) -> None:
         """Serve the queue until cancelled; a burst ends when the queue is empty."""
         if self._pool is None:
