@@ -22,11 +22,10 @@ from holdfast.errors import WireFormatError
 from holdfast.outbox import job_runs_history
 from worker.newcomers import free_id, is_storable_id, may_be_in_history
 
-AT_ONCE = 500
+AT_ONCE = 200
 REST, BUSY_REST = 3.0, 15.0
 """Pauses between two groups, in times of what the last one took: a long list leaves most of the time to the jobs, and
 nearly all of it where each slot is taken, for there the admissions enter more runs than this could."""
-LOOKED_UP_AT_ONCE = 200
 BYTES_AT_ONCE = 8 * 1024 * 1024
 LOOK_UP_LUA = """
 local payloads, total = {}, 0
@@ -114,10 +113,9 @@ async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> AsyncIterato
     """Yield what the payloads tell, in groups that fit into memory."""
     look_up = redis.register_script(LOOK_UP_LUA)
     while ids:
-        group = ids[:LOOKED_UP_AT_ONCE]
-        keys = [queue, *(wire.JOB_KEY.encode() + raw_id for raw_id in group)]
-        payloads, scores = await look_up(keys=keys, args=[wire.MAX_PAYLOAD_BYTES, BYTES_AT_ONCE, *group])
-        found = zip(group, payloads, scores, strict=False)
+        keys = [queue, *(wire.JOB_KEY.encode() + raw_id for raw_id in ids)]
+        payloads, scores = await look_up(keys=keys, args=[wire.MAX_PAYLOAD_BYTES, BYTES_AT_ONCE, *ids])
+        found = zip(ids, payloads, scores, strict=False)
         yield [born for raw_id, payload, score in found if (born := _born(queue, raw_id, payload, score)) is not None]
         ids = ids[len(payloads) :]
 

@@ -16,7 +16,7 @@ from db import migrate
 from db.connection import close_database, database_is_open, get_async_session, get_reader, initialize_database
 from db.in_time import in_time
 from db.models import WorkerState
-from db.repositories import installation
+from db.repositories import installation, run_groups
 from db.repositories.control import Controls, Limit
 from db.repositories.job_run import BornRun
 from worker.grouped_ledger import GroupedLedger
@@ -35,6 +35,8 @@ ALONE_PATIENCE_S = 30.0
 LONG_RUN_S = 120.0
 """A run that has been on for so long is not waited for by one that wants to be alone: it may well go on."""
 LEDGER_PATIENCE_S = 2.0
+WARM_CONNECTIONS = 2
+"""One group of runs is admitted while another one is ended."""
 REDIS_DEADLINE_S = 5.0
 """Seconds for each answer of Redis to the upkeep: where packets vanish nothing else would end the wait."""
 
@@ -142,6 +144,7 @@ class Runtime:
             await migrate.upgrade(settings)
         async with in_time():
             await migrate.require_current(manager)
+        await run_groups.warm_up(min(WARM_CONNECTIONS, settings.database_pool_size - 1))
         await self.look_whether_held()
         await self.heartbeat.start()
         await self.upkeep.start()

@@ -5,7 +5,7 @@ unique key, a cancellation. ``run_groups_postgresql`` does the same in one state
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -48,6 +48,21 @@ async def group_session(name: str | None = None) -> AsyncIterator[GroupSession]:
         if name is not None:
             await name_session(session, name)
         yield session
+
+
+async def warm_up(connections: int) -> None:
+    """Open connections and have the statements on groups prepared, so that the first runs do not wait for that.
+
+    Args:
+        connections: how many; fewer than the pool has. Nothing is done where groups are moved in transactions.
+    """
+    if not statements_stand_alone():
+        return
+    async with in_time(), AsyncExitStack() as stack:
+        for _ in range(connections):
+            connection = await stack.enter_async_context(get_single())
+            await run_groups_postgresql.admit(connection, [], {}, "", suspect_after=0)
+            await run_groups_postgresql.end_succeeded(connection, [])
 
 
 async def find_known(

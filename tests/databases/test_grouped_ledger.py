@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select
 
 from db.connection import DatabaseManager, get_async_session
 from db.models import JobAttempt
-from db.repositories import job_run
+from db.repositories import job_run, run_groups
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
@@ -208,3 +208,9 @@ async def test_an_ending_that_cannot_be_written_down_hinders_no_other() -> None:
     results = await asyncio.gather(*(worker.finish(one, done) for one in given), return_exceptions=True)
     assert isinstance(results[0], Exception)
     assert results[1] == done
+
+
+async def test_what_is_warmed_up_changes_nothing() -> None:
+    await run_groups.warm_up(2)
+    async with get_async_session() as session:
+        assert await session.scalar(select(func.count()).select_from(job_runs)) == 0
