@@ -126,7 +126,9 @@ class Slots:
     def refuse(self) -> None:
         """Let nobody wait any more, and count short runs anew: a queue is paused, or the worker stops."""
         self._short_runs = 0
-        for future in self._waiting.values():
+        # They are forgotten at once: who begins to wait before they hear of it is the first one again, with a timer.
+        refused, self._waiting = self._waiting, {}
+        for future in refused.values():
             if not future.done():
                 future.set_result(False)
 
