@@ -82,6 +82,11 @@ class Logger:
         """Return a logger that adds more fields."""
         return Logger({**self._fields, **fields})
 
+    @property
+    def writes_info(self) -> bool:
+        """Whether ``info`` writes at all."""
+        return _level <= logging.INFO
+
     def debug(self, sentence: str, **fields: Any) -> None:
         """Write what only those who look for a fault want to know."""
         if _level <= logging.DEBUG:

@@ -188,9 +188,7 @@ async def _run_admitted(
         recorded = await record_finished(runtime, admitted, outcome, logger)
     finally:
         runtime.active.discard(admitted.run_id)
-    seconds = round(time.monotonic() - started, 3)
-    log = logger.info if recorded.name in {"succeeded", "interrupted", "snoozed"} else logger.warning
-    log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
+    _log_end(logger, recorded, started)
     if cancelled is not None:
         raise cancelled
     if recorded.name in {"retry", "snoozed"} and runtime.is_unwanted(admitted.run_id, call.born.job_id):
@@ -199,6 +197,15 @@ async def _run_admitted(
     if recorded.name == "lost":
         return await _report_for_another(runtime, call, admitted, logger)
     return report_outcome(runtime, call.job, admitted.run_id, recorded, request=call.request)
+
+
+def _log_end(logger: Logger, recorded: Outcome, started: float) -> None:
+    went_well = recorded.name in {"succeeded", "interrupted", "snoozed"}
+    if went_well and not logger.writes_info:
+        return
+    seconds = round(time.monotonic() - started, 3)
+    log = logger.info if went_well else logger.warning
+    log(f"run {recorded.name}", duration_s=seconds, **({"error": recorded.error} if recorded.error else {}))
 
 
 async def _report_for_another(runtime: Runtime, call: Call, admitted: Admitted, logger: Logger) -> Report | None:
