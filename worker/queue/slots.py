@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 
 SHORT_S = 0.05
 """A run that keeps its slot longer ends the starting ahead; where no slot gets free for so long, nobody waits on."""
+FEW_RUNS = 10
+"""After so many short runs in a row, or as many as there are slots if that is more, entries are started ahead."""
 
 
 class Slot:
@@ -88,7 +90,7 @@ class Slots:
     @property
     def is_ahead_worthwhile(self) -> bool:
         """Whether to start entries ahead: there would be slots for those who have or await one, and runs were short."""
-        short = self._short_runs >= self._most and not self._queue_slots
+        short = self._short_runs >= max(self._most, FEW_RUNS) and not self._queue_slots
         return short and self.held + self.ahead <= self._most
 
     def begin(self, queue: str, *, ahead: bool) -> Slot:
