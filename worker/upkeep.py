@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -39,6 +40,8 @@ PARTITIONS_INTERVAL_S = 3600.0
 """They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
 STOP_PATIENCE_S = 1.0
+BUSY_LOOKS = 5
+"""So many looks at Redis come to one of the intake where each slot is taken."""
 MOVED_AT_ONCE = 500
 REJECTS_AT_ONCE = 5_000
 
@@ -75,6 +78,7 @@ class Upkeep:
         self._kinds = tuple(kind for kind, job in jobs.items() if job.ledger)
         self._light_kinds = jobs.keys() - set(self._kinds)
         self._watch = reconcile.RedisWatch(self._queues, self._kinds)
+        self._intake = partial(intake.take_in, kinds=self._kinds, light=self._light_kinds, is_busy=self._is_busy)
         self._has_looked = False
         self._clock = DatabaseClock()
         self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
@@ -82,6 +86,7 @@ class Upkeep:
         """Whether runs may have been taken off the intake list that are not in the ledger yet."""
         self.left_announced: dict[str, int] = {}
         """By queue, how many announcements on its list are of kinds that are unknown here."""
+        self._busy_looks = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._phase_s = random.uniform(0, SWEEP_INTERVAL_S)  # noqa: S311 - so that workers do not look all at once
@@ -197,11 +202,11 @@ class Upkeep:
         try:
             for queue, identity in sight.lost.items():
                 await self._reconcile(queue, identity)
-            while announced:
+            self._busy_looks = self._busy_looks + 1 if self._is_busy() else 0
+            # What a busy worker admits within a few seconds would only be entered twice.
+            while announced and self._busy_looks % BUSY_LOOKS == 0:
                 queue, ids = announced.popitem()
-                taken = await intake.take_in(
-                    redis, queue, ids, self._kinds, light=self._light_kinds, is_busy=self._is_busy
-                )
+                taken = await self._intake(redis, queue, ids)
                 self.left_announced[queue] = taken.left
         finally:
             for queue, ids in announced.items():
