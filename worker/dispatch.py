@@ -67,19 +67,18 @@ async def dispatch(redis: Any, wanted: Dispatchable, *, after: UUID = FIRST_ID) 
     Returns:
         How many were put. A crash before they are marked puts them there once more, which changes nothing.
     """
-    count, marking = 0, None
-    page = asyncio.create_task(_page(wanted, after))
+    count, marking, page = 0, None, None
+    runs = await _page(wanted, after)
     try:
-        while runs := await page:
-            if len(runs) == PAGE_RUNS:
-                page = asyncio.create_task(_page(wanted, runs[-1].id))  # while this one is put
+        while runs:
+            is_last = len(runs) < PAGE_RUNS
+            page = None if is_last else asyncio.create_task(_page(wanted, runs[-1].id))  # while this one is put
             run_ids = await _put(redis, runs)
             count += len(run_ids)
             if marking is not None:
                 await marking
             marking = asyncio.create_task(_mark(run_ids))  # while the next one is put
-            if len(runs) < PAGE_RUNS:
-                break
+            runs = () if page is None else await page
     finally:
         await _settle(page, marking)
     return count
@@ -90,9 +89,10 @@ async def _page(wanted: Dispatchable, after: UUID) -> Sequence[RunRow]:
         return await due_runs.undispatched_runs(reader, wanted, after=after, most=PAGE_RUNS)
 
 
-async def _settle(page: asyncio.Task[Sequence[RunRow]], marking: asyncio.Task[None] | None) -> None:
-    page.cancel()  # unless it is through
-    await asyncio.gather(page, return_exceptions=True)
+async def _settle(page: asyncio.Task[Sequence[RunRow]] | None, marking: asyncio.Task[None] | None) -> None:
+    if page is not None:
+        page.cancel()  # unless it is through
+        await asyncio.gather(page, return_exceptions=True)
     if marking is not None:
         await marking
 
