@@ -1,18 +1,16 @@
 """Running a command and looking at what it printed: in this process, or in one of its own where that matters."""
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from click.testing import CliRunner
 
+from tests.logging_restored import logging_restored
 from tests.processes import END_TIMEOUT_S, clean_environment
 from worker.cli import main
 
@@ -51,7 +49,7 @@ class Ended:
 
 def invoke(*arguments: str | Path, stdin: bytes | None = None) -> Ended:
     """Runs a command in this process; the environment is the test's own."""
-    with _logging_restored():
+    with logging_restored():
         result = CliRunner().invoke(main, [str(word) for word in arguments], input=stdin, prog_name=PROGRAM)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -99,16 +97,3 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 def run(*arguments: str | Path, folder: Path, **settings: str) -> Ended:
     """Runs a command in a process of its own, from start to end."""
     return finish(start(*arguments, folder=folder, settings=settings))
-
-
-@contextmanager
-def _logging_restored() -> Iterator[None]:
-    # The command's handlers write to a stderr that is gone when it has ended.
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()

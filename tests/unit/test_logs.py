@@ -6,21 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from holdfast.errors import RunFailed
+from tests.logging_restored import logging_restored
 from worker.logs import configure_logs, get_logger
 from worker.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def loggers_as_before() -> Iterator[None]:
-    root, arq = logging.getLogger(), logging.getLogger("arq.worker")
-    before = root.handlers[:], root.level, arq.filters[:]
-    yield
-    root.handlers[:], arq.filters[:] = before[0], before[2]
-    root.setLevel(before[1])
-    structlog.reset_defaults()
+    with logging_restored():
+        yield
 
 
 def configured(**values: Any) -> None:
