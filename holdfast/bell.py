@@ -7,7 +7,7 @@ from holdfast.connection import QueueConnection
 from holdfast.errors import QueueUnavailable
 from holdfast.wire import BELL_SUFFIX
 
-GATHER_S = 0.005
+GATHER_S = 0.01
 """Rings that come within so many seconds after one become one: a busy producer pays for few of them."""
 SILENT_S = 1.0
 """Seconds without a ring after one that failed; workers look by themselves."""
@@ -24,33 +24,42 @@ class Bell:
     def __init__(self, connection: QueueConnection) -> None:
         self._connection = connection
         self._waiting: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._call: asyncio.Task[None] | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._is_closing = False
 
     def ring(self, queue: str) -> None:
         """Ring soon. Returns at once and never fails; needs a running event loop, does nothing without one."""
         self._waiting.add(queue)
-        if self._closing.is_set() or (self._task is not None and not self._task.done()):
-            return
-        with suppress(RuntimeError):
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        if self._call is None and self._rest is None and not self._is_closing:
+            with suppress(RuntimeError):
+                self._call = asyncio.get_running_loop().create_task(self._ring())
 
     async def close(self) -> None:
         """Ring what has not been rung yet, within half a second."""
-        self._closing.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=CLOSE_PATIENCE_S)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._is_closing = True
+        if self._rest is not None:
+            self._rest.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_PATIENCE_S):
+                if self._call is not None:
+                    await self._call
+                if self._waiting:
+                    await self._ring()
 
-    async def _work(self) -> None:
-        while self._waiting:
-            queues, self._waiting = self._waiting, set()
-            pause_s = GATHER_S
-            try:
-                await self._connection.pipeline(*(("INCR", queue + BELL_SUFFIX) for queue in queues))
-            except QueueUnavailable:
-                pause_s = SILENT_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._closing.wait()
+    async def _ring(self) -> None:
+        queues, self._waiting = self._waiting, set()
+        rest_s = GATHER_S
+        try:
+            await self._connection.pipeline(*(("INCR", queue + BELL_SUFFIX) for queue in queues))
+        except QueueUnavailable:
+            rest_s = SILENT_S
+        finally:
+            self._call = None
+        if not self._is_closing:
+            self._rest = asyncio.get_running_loop().call_later(rest_s, self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        if self._waiting:
+            self._call = asyncio.get_running_loop().create_task(self._ring())

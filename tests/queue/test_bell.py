@@ -17,6 +17,7 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.settings import DatabaseSettings
 from holdfast import Client, ImportTasks, outbox
+from holdfast.bell import GATHER_S
 from tests.queue.workplace import PATIENCE_S, Workplace
 from tests.servers import free_port
 
@@ -105,6 +106,22 @@ async def test_many_commits_at_once_ring_few_times(redis: Any, redis_url: str) -
             client.ring("other")
     assert await rings(redis) == 1
     assert await rings(redis, "other:bell") == 1
+
+
+async def test_what_rings_during_the_rest_is_rung_after_it(redis: Any, redis_url: str) -> None:
+    async with Client(redis_url) as client:
+        client.ring()
+        assert await rung(redis) == 1
+        client.ring()
+        async with asyncio.timeout(PATIENCE_S):
+            while await rings(redis) < 2:  # noqa: ASYNC110 - Redis tells nobody here
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(2 * GATHER_S)
+        client.ring()  # and the next one at once: nothing rests any more
+        async with asyncio.timeout(PATIENCE_S):
+            while await rings(redis) < 3:  # noqa: ASYNC110 - Redis tells nobody here
+                await asyncio.sleep(0.005)
+    assert await rings(redis) == 3
 
 
 async def test_a_ring_that_redis_does_not_hear_is_nobodys_trouble(sessions: Maker) -> None:
