@@ -7,6 +7,7 @@ import pytest
 
 from tests import skips
 from tests.queue.engine.room import Room
+from tests.queue.engine.serving import Jobs
 from tests.servers import RedisServer
 
 
@@ -29,3 +30,9 @@ def own_room(own_redis: RedisServer, tmp_path: Path) -> Iterator[Room]:
     """A room at `own_redis`."""
     with Room(own_redis.url, tmp_path / "room") as made:
         yield made
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    """Jobs for a worker in the test's own process."""
+    return Jobs()

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 
 from tests.queue.engine.room import Room, ids
-from tests.queue.engine.test_races import KEYS, Jobs, all_ended, jobs, serving, until
+from tests.queue.engine.serving import KEYS, Jobs, all_ended, serving, until
 from worker import process
 from worker.queue import slots
 from worker.queue.claims import Claimed
 from worker.queue.engine import Engine
 from worker.runtime import Runtime
 from worker.settings import Settings
-
-__all__ = ["jobs"]
 
 SLOTS = 5
 QUICK, LONG, BEHIND = ids("a-quick", 3 * SLOTS), ids("b-long", SLOTS), ids("c-behind", SLOTS)
