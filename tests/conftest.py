@@ -1,5 +1,6 @@
 """Fixtures for all tests: a clean environment, servers of our own, fresh databases."""
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ TIMED = {"faults", "engine"}
 def pytest_configure(config: pytest.Config) -> None:
     """Lets the tests run in a checkout that belongs to somebody else: what the last run had found is not kept."""
     config.addinivalue_line("filterwarnings", "ignore::pytest.PytestCacheWarning")
+    gc.disable()  # until all is collected
     unusable_folder = "The database setting is not configured"
     config.addinivalue_line("filterwarnings", f"ignore:{unusable_folder}:hypothesis.errors.HypothesisWarning")
 
@@ -31,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if TIMED & {folder.name for folder in item.path.parents if TESTS in folder.parents}:
             item.add_marker(pytest.mark.xdist_group("timed"))
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported and collected out of the garbage collector's rounds: it stays until the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
