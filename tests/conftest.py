@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests import skips
+from tests.forks import Forks
+from tests.processes import WorkerProcess
 from tests.servers import MariaDBServer, PostgresServer, RedisServer
 
 # What a developer's shell may hold and a test must not see; the last are read by the drivers themselves.
@@ -68,6 +71,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name in SETTINGS or name.startswith(SETTING_PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOLDFAST_DATA_DIR", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_start() -> Iterator[None]:
+    """Forks the workers of the tests, where that is as good as a new Python: on macOS it is not."""
+    if sys.platform != "linux":
+        yield
+        return
+    with Forks() as WorkerProcess.quick_start:
+        yield
+    WorkerProcess.quick_start = None
 
 
 @pytest.fixture(scope="session")

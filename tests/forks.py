@@ -1,11 +1,13 @@
 """Workers without the second that their imports take: forked from a process that has imported all of the application.
 
-Each is a process of its own that runs the same command, with its own environment, and is killed like any other. Run as
-a module, this is the process that forks.
+Each is a process of its own that runs the same module, with its own environment, folder and output, and ends as any
+Python does. Run as a module, this is the process that forks.
 """
 
+import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,37 +19,57 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
-from tests.processes import Process, clean_environment
+from tests.processes import CHECKOUT, Process, clean_environment
 
-LOOK_S = 0.002
+LOOK_S = 0.005
 
 
 class Forks(AbstractContextManager["Forks"]):
-    """Starts ``python -m worker`` by forking, from the ``with`` block's beginning to its end."""
+    """Starts `python -m ...` by forking, to the end of the `with` block; its own process starts with the first one."""
 
     def __init__(self) -> None:
-        self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.forks"],
-            env=clean_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._parent: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
 
-    def start(self, environment: Mapping[str, str], folder: Path, arguments: Sequence[str], output: Path) -> Process:
-        """Start a worker; the arguments are those of `WorkerProcess`."""
-        pid = self._ask(start=list(arguments), environment=dict(environment), folder=str(folder), output=str(output))
+    def start(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        words: Sequence[str],
+        output: Path,
+        errors: Path | None = None,
+    ) -> Process:
+        """Start a module; the output goes to a file.
+
+        Args:
+            environment: all of its variables. What Python itself reads at its start, as `PYTHONHASHSEED`, is as in
+                `clean_environment`.
+            folder: where it runs.
+            words: the module and its arguments.
+            output: the file.
+            errors: the file for what goes to stderr, when it is another one.
+        """
+        files = [str(output), str(errors or output)]
+        for file in files:
+            Path(file).write_bytes(b"")  # it is there before the process has come to it
+        pid = self._ask(start=list(words), environment=dict(environment), folder=str(folder), files=files)
         return _Fork(self, pid)
 
     def code_of(self, pid: int) -> int | None:
-        """Return a worker's exit code, minus a signal's number; None while it lives."""
-        code: int | None = self._ask(poll=pid)
+        """Return a process's exit code, minus a signal's number; None while it lives."""
+        code: int | None = self._ask(pid=pid, pause=False)
         return code
 
+    def pause(self, pid: int) -> None:
+        """Freeze a process, and return when it stands still."""
+        self._ask(pid=pid, pause=True)
+
     def _ask(self, **words: Any) -> Any:
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
         with self._lock:
+            if self._parent is None:
+                self._parent = _parent()
+            assert self._parent.stdin is not None
+            assert self._parent.stdout is not None
             self._parent.stdin.write(json.dumps(words).encode() + b"\n")
             self._parent.stdin.flush()
             return json.loads(self._parent.stdout.readline())
@@ -58,15 +80,24 @@ class Forks(AbstractContextManager["Forks"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._parent.stdin is not None
-        self._parent.stdin.close()
-        self._parent.wait()
-        if self._parent.stdout is not None:
-            self._parent.stdout.close()
+        if self._parent is None:
+            return
+        with self._parent:  # closes its pipes, which ends it
+            self._parent = None
+
+
+def _parent() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.forks"],
+        cwd=CHECKOUT,
+        env=clean_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 class _Fork:
-    """A forked worker, with what is used of `subprocess.Popen`."""
+    """A forked process, with what is used of `subprocess.Popen`."""
 
     def __init__(self, forks: Forks, pid: int) -> None:
         self.pid = pid
@@ -92,58 +123,70 @@ class _Fork:
     def terminate(self) -> None:
         self._send(signal.SIGTERM)
 
+    def pause(self) -> None:
+        self._forks.pause(self.pid)
+
     def _send(self, number: signal.Signals) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
 
 
-def _serve() -> None:
-    """Fork as asked, until there is nobody to ask; the workers that are left are killed."""
-    living = set[int]()
+def _serve() -> list[str]:
+    """Fork as asked, until there is nobody to ask; the processes that are left are killed.
+
+    Returns:
+        In a forked process what it is to run; nothing in the one that forks.
+    """
+    living = dict[int, int | None]()
     for line in sys.stdin.buffer:
         words = json.loads(line)
         if "start" in words:
             pid = os.fork()
             if pid == 0:
-                _work(words)
-            living.add(pid)
+                return _made_ready(words)
+            living[pid] = None
             answer: int | None = pid
         else:
-            answer = None
-            found, status = os.waitpid(words["poll"], os.WNOHANG)
-            if found:
-                living.discard(found)
-                answer = os.waitstatus_to_exitcode(status)
+            pid, options = words["pid"], os.WNOHANG
+            if words["pause"] and living[pid] is None:
+                os.kill(pid, signal.SIGSTOP)
+                options = os.WUNTRACED
+            if living[pid] is None:
+                living[pid] = _code(pid, options)
+            answer = living[pid]
         sys.stdout.write(f"{json.dumps(answer)}\n")
         sys.stdout.flush()
-    for pid in living:
+    for pid in (pid for pid, code in living.items() if code is None):
         os.kill(pid, signal.SIGKILL)
+    return []
 
 
-def _work(words: dict[str, Any]) -> None:
-    """Become a worker; ends the process."""
-    code = 1
-    try:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        output = os.open(words["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        for descriptor, name in ((nothing, 0), (output, 1), (output, 2)):
-            os.dup2(descriptor, name)
-        os.environ.clear()
-        os.environ.update(words["environment"])
-        os.chdir(words["folder"])
-        sys.argv = ["worker", *words["start"]]
-        _main(prog_name="python -m worker")
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _code(pid: int, options: int) -> int | None:
+    """The exit code of a process that has ended; None when it has not."""
+    found, status = os.waitpid(pid, options)
+    return None if found == 0 or os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
+
+
+def _made_ready(words: dict[str, Any]) -> list[str]:
+    """Make this process like a new Python, where its module can tell; returns the module and its arguments."""
+    opened = [os.open(os.devnull, os.O_RDONLY), *(os.open(file, os.O_WRONLY | os.O_APPEND) for file in words["files"])]
+    for name, descriptor in enumerate(opened):
+        os.dup2(descriptor, name)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(words["environment"])
+    os.chdir(words["folder"])
+    sys.path[:2] = [words["folder"], *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return list(words["start"])
 
 
 if __name__ == "__main__":
+    gc.disable()
     from db.models import Task  # noqa: F401 - what a worker would import is imported here, once for all of them
-    from worker.cli import main as _main
+    from worker import cli, main  # noqa: F401
 
-    _serve()
+    gc.freeze()
+    gc.enable()
+    if module := _serve():
+        sys.argv = module
+        runpy.run_module(module[0], run_name="__main__", alter_sys=True)

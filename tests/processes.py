@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from tests.servers import wait_until
 
@@ -16,6 +16,8 @@ START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 30.0
 # What a process needs of the developer's shell; no setting of Holdfast is among it.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+FORKED = {("-m", "worker"), ("-m", "tests.queue.engine.worker_script"), ("-m", "tests.faults.producer")}
+"""What a `Starter` may start: it gets by with what that has imported."""
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -45,12 +47,32 @@ class Process(Protocol):
         """Send SIGTERM."""
         ...
 
+    def pause(self) -> None:
+        """Send SIGSTOP, and return when it stands still."""
+        ...
+
+
+class NewPython(subprocess.Popen[bytes]):
+    """A process that is not forked from one of the tests'."""
+
+    def pause(self) -> None:
+        """Send SIGSTOP, and return when it stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
 
 class Starter(Protocol):
-    """Starts workers in a quicker way (`tests.forks`)."""
+    """Starts Python's modules in a quicker way (`tests.forks`)."""
 
-    def start(self, environment: Mapping[str, str], folder: Path, arguments: Sequence[str], output: Path) -> Process:
-        """Start one; the output goes to a file."""
+    def start(
+        self,
+        environment: Mapping[str, str],
+        folder: Path,
+        words: Sequence[str],
+        output: Path,
+        errors: Path | None = None,
+    ) -> Process:
+        """Start one, with its arguments; the output goes to a file, or to two."""
         ...
 
 
@@ -63,8 +85,10 @@ class WorkerProcess:
         arguments: the command and its options.
         program: what Python runs instead of `-m worker`, as `("-c", "...")`.
         name: of the output's file.
-        starter: starts it instead of a new Python; ``program`` is not looked at then.
+        starter: starts it, if it is one of `FORKED`, in a quicker way than a new Python; `quick_start` when not given.
     """
+
+    quick_start: ClassVar[Starter | None] = None
 
     def __init__(
         self,
@@ -78,12 +102,13 @@ class WorkerProcess:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder / f"{name}.log"
-        if starter is not None:
-            self._process: Process = starter.start(environment, folder, arguments, self.output)
+        words, starter = [*program, *arguments], starter or self.quick_start
+        if starter is not None and tuple(words[:2]) in FORKED:
+            self._process: Process = starter.start(environment, folder, words[1:], self.output)
             return
         with self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, *program, *arguments],
+            self._process = NewPython(
+                [sys.executable, *words],
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -131,8 +156,7 @@ class WorkerProcess:
 
     def pause(self) -> None:
         """Freezes it by SIGSTOP, and returns when it stands still."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitpid(self.pid, os.WUNTRACED)
+        self._process.pause()
 
     def resume(self) -> None:
         """Lets it go on after `pause`."""

@@ -15,7 +15,7 @@ from db.connection import DatabaseManager, close_database, initialize_database
 from db.models import TASKS_ARCHIVE, ArchivePart, Erasure, Task
 from db.settings import DatabaseSettings
 from tests.archive.runs import count, make_tasks, rows_of
-from tests.cli.command import Ended, run
+from tests.cli.command import Ended, run_quickly
 from tests.databases.conftest import empty_tables
 from tests.processes import CHECKOUT, WorkerProcess, clean_environment
 from tests.servers import MariaDBServer, PostgresServer
@@ -59,7 +59,7 @@ class Staff:
     def at_work(self) -> Iterator[dict[str, WorkerProcess]]:
         """Start a worker of each role."""
         # A worker of the owner's is the first in a database, which it notes down.
-        assert run("run", "--burst", folder=self.folder, **self.settings("owner")).code == 0
+        assert run_quickly("run", "--burst", folder=self.folder, **self.settings("owner")).code == 0
         with ExitStack() as stack:
             workers = {}
             for role in ROLES:
@@ -73,7 +73,7 @@ class Staff:
 
     def does(self, role: str, *words: str) -> Ended:
         """Run a command as a role."""
-        return run(*words, "--json", folder=self.folder, **self.settings(role))
+        return run_quickly(*words, "--json", folder=self.folder, **self.settings(role))
 
 
 @pytest.fixture(params=list(SERVERS))

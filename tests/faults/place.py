@@ -31,7 +31,7 @@ class Place:
         redis_url: a Redis of the tests; the workers' embedded queue when not given.
         heartbeat_timeout_s: seconds of silence after which a worker counts as dead (embedded ones do at once).
         lease_s: seconds for which a claim in Redis holds without renewal.
-        starter: starts the workers that run no other program in a quicker way; as `WorkerProcess`.
+        starter: starts the workers in a quicker way; as `WorkerProcess`.
     """
 
     database_url: str
@@ -67,9 +67,8 @@ class Place:
         }
         if self.redis_url is not None:
             variables["REDIS_URL"] = self.redis_url
-        starter = self.starter if program is WORKER else None
         return WorkerProcess(
-            clean_environment(**variables, **more), self.folder, program=program, name=name, starter=starter
+            clean_environment(**variables, **more), self.folder, program=program, name=name, starter=self.starter
         )
 
     @asynccontextmanager
