@@ -18,7 +18,7 @@ from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted.closing import MANIFEST
 from jobs.archive_deleted.part_files import PartFile, read_part
-from tests.archive.runs import LONG_AGO, task_row
+from tests.archive.runs import IN_ONE_STATEMENT, LONG_AGO, task_row
 from tests.faults.kills import Moment, kill_through
 from tests.faults.place import Place
 from tests.faults.watch import Watch
@@ -79,7 +79,7 @@ async def make_archivable(manager: DatabaseManager, count: int) -> Rows:
     async with manager.session() as session:
         await session.execute(insert(User).values(id=user, username=f"ada-{user}"))
         for start in range(0, count, 1000):
-            await session.execute(insert(Task), made[start : start + 1000])
+            await session.execute(insert(Task), made[start : start + 1000], execution_options=IN_ONE_STATEMENT)
     return await _rows_of(manager, TASKS)
 
 
@@ -115,7 +115,8 @@ async def judge_archive(watch: Watch, run_id: UUID, before: Rows, destination: D
     trial.lost = sum(key not in places for key in before)
     trial.doubled = sum(count - 1 for count in places.values())
     due = {key for key, row in before.items() if row["is_deleted"]}
-    trial.changed = sum({**left, **contents}.get(key) != row for key, row in before.items())
+    found = left | contents
+    trial.changed = sum(found.get(key) != row for key, row in before.items())
     trial.changed += len(due ^ set(archived))
     counted = {"rows": run.counters["rows"], "moved": run.counters["moved:tasks"], "report": report.moved["tasks"]}
     trial.wrong += [f"{name} says {count}, not {len(due)}" for name, count in counted.items() if count != len(due)]
