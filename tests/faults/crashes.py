@@ -4,7 +4,7 @@ import random
 
 from holdfast.states import LIVE_STATES, RunState
 from tests.faults.kinds import TrialPoison, TrialWrite
-from tests.faults.trial import Trial
+from tests.faults.trial import END_LOOK_S, Trial
 from worker.ledger import SUSPECT_AFTER
 
 SOON_S = 15.0
@@ -43,7 +43,7 @@ async def kill_all_again_and_again(trial: Trial, runs: int, kills: int, rng: ran
             live = await trial.runs(*LIVE_STATES)
             return all(run.crashes < SUSPECT_AFTER for run in live) and bool(await trial.running())
 
-        await trial.until(under_way, "runs under way, none of them a suspect")
+        await trial.until(under_way, "runs under way, none of them a suspect", look_s=END_LOOK_S)
         await trial.pause(after_s)
         hit += len(await trial.running())
         for worker in workers:
@@ -64,7 +64,7 @@ async def run_poison_among_innocents(trial: Trial, innocents: int) -> int:
         return not worker.alive or not await trial.runs(*LIVE_STATES)
 
     while True:
-        await trial.until(dead_or_over, "the worker's death, or the end of all runs")
+        await trial.until(dead_or_over, "the worker's death, or the end of all runs", look_s=END_LOOK_S)
         if worker.alive:
             break
         deaths += 1

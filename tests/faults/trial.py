@@ -34,6 +34,8 @@ from tests.queue.engine.room import left_behind
 PATIENCE_S = 60.0
 HEARD_S = 15.0
 LOOK_S = 0.02
+END_LOOK_S = 0.05
+"""While nothing is left but to wait for the end: each look takes time from the workers."""
 RUNS_A_TRANSACTION = 500
 QUICK = {
     "LEASE_S": "1",
@@ -216,10 +218,15 @@ class Trial:
                 return not await self._live(*LIVE_STATES, most=1)
             return not wanted & {run.job_id for run in await self._live(*LIVE_STATES)}
 
-        return await self.until(all_over, "the end of the runs", within_s=within_s)
+        return await self.until(all_over, "the end of the runs", within_s=within_s, look_s=END_LOOK_S)
 
     async def until(
-        self, condition: Callable[[], Awaitable[bool]], what: str, *, within_s: float = PATIENCE_S
+        self,
+        condition: Callable[[], Awaitable[bool]],
+        what: str,
+        *,
+        within_s: float = PATIENCE_S,
+        look_s: float = LOOK_S,
     ) -> float:
         """Returns when the condition holds; a server that is away is no reason to give up.
 
@@ -231,13 +238,10 @@ class Trial:
         """
         began = time.monotonic()
         while not await self._holds(condition):
-            left = (
-                Counter(f"{run.state} {run.reason or ''}" for run in await self.runs())
-                if _late(began, within_s)
-                else {}
-            )
-            assert not _late(began, within_s), f"not in {within_s:g} s: {what}; the ledger has {dict(left)}"
-            await asyncio.sleep(LOOK_S)
+            if time.monotonic() - began > within_s:
+                left = Counter(f"{run.state} {run.reason or ''}" for run in await self.runs())
+                raise AssertionError(f"not in {within_s:g} s: {what}; the ledger has {dict(left)}")
+            await asyncio.sleep(look_s)
         return time.monotonic() - began
 
     @staticmethod
@@ -265,10 +269,6 @@ class Trial:
         with suppress(AssertionError):  # what is left is among the findings
             await self.until(heard, "an empty Redis", within_s=HEARD_S)
         return await check_history(self.manager, self.asked, left_in_redis=left_behind(self.redis))
-
-
-def _late(began: float, within_s: float) -> bool:
-    return time.monotonic() - began > within_s
 
 
 @asynccontextmanager

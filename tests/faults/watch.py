@@ -14,6 +14,8 @@ from holdfast.states import RunState
 from tests.processes import WorkerProcess
 
 POLL_S = 0.01
+END_POLL_S = 0.05
+"""While nothing is left but to wait for the end: each look takes time from the workers."""
 PATIENCE_S = 120.0
 
 
@@ -67,6 +69,7 @@ class Watch:
         *,
         worker: WorkerProcess | None = None,
         timeout_s: float = PATIENCE_S,
+        poll_s: float = POLL_S,
     ) -> Sample:
         """Looks until the condition holds or the run is over; returns what was seen then.
 
@@ -75,6 +78,7 @@ class Watch:
             condition: what is waited for.
             worker: without which nothing will happen any more.
             timeout_s: seconds after which it is given up.
+            poll_s: seconds between two looks.
 
         Raises:
             AssertionError: it did not come to pass.
@@ -88,13 +92,13 @@ class Watch:
             assert lived, f"the worker has ended; the run stands at {sample}; {_last_words(worker)}"
             in_time = time.monotonic() < deadline
             assert in_time, f"after {timeout_s} s the run stands at {sample}; {_last_words(worker)}"
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
     async def until_over(
         self, run_id: UUID, *, worker: WorkerProcess | None = None, timeout_s: float = PATIENCE_S
     ) -> Sample:
         """Looks until the run is over, as `until`."""
-        return await self.until(run_id, lambda sample: False, worker=worker, timeout_s=timeout_s)
+        return await self.until(run_id, lambda sample: False, worker=worker, timeout_s=timeout_s, poll_s=END_POLL_S)
 
 
 def _last_words(worker: WorkerProcess | None) -> str:
