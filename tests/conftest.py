@@ -18,10 +18,6 @@ from tests.servers import MariaDBServer, PostgresServer, RedisServer
 SETTINGS = {"DATABASE_URL", "REDIS_URL", "IMPORT_ROOTS", "SQL_ECHO", "DEBUG"}
 SETTING_PREFIXES = ("HOLDFAST_", "DATABASE_", "POSTGRES_", "PG", "MYSQL_")
 
-TESTS = Path(__file__).parent
-TIMED = {"faults", "engine"}
-"""Folders whose tests kill and pause processes and wait for what must happen soon: two at a time disturb each other."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Lets the tests run in a checkout that belongs to somebody else: what the last run had found is not kept."""
@@ -29,13 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all is collected
     unusable_folder = "The database setting is not configured"
     config.addinivalue_line("filterwarnings", f"ignore:{unusable_folder}:hypothesis.errors.HypothesisWarning")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests that measure how soon something happens to one process, where several share the tests."""
-    for item in items:
-        if TIMED & {folder.name for folder in item.path.parents if TESTS in folder.parents}:
-            item.add_marker(pytest.mark.xdist_group("timed"))
 
 
 def pytest_collection_finish() -> None:
