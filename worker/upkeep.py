@@ -2,29 +2,27 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.connection import get_async_session, get_reader, get_reading_session
+from db.connection import get_reader, get_reading_session
 from db.errors import first_line
 from db.in_time import in_time
-from db.repositories import control, due_runs, history, job_run, run_list
+from db.repositories import due_runs, job_run, run_list
 from db.repositories.due_runs import Dispatchable
+from db.repositories.glance import Glancer
 from holdfast.requests import ImportTasks
-from holdfast.states import RunState
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
 from worker import cancellations, dispatch, intake, reconcile, recovery, stock_claims
 from worker.clock import DatabaseClock
+from worker.history_upkeep import HistoryUpkeep
 from worker.logs import get_logger
-from worker.newcomers import HISTORY_AFTER
+from worker.paces import Interval, Pace, moment_of, set_event
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
@@ -42,29 +40,6 @@ PRUNE_INTERVAL_S = 3600.0
 STOP_PATIENCE_S = 1.0
 BUSY_LOOKS = 5
 """So many looks at Redis come to one of the intake where each slot is taken."""
-MOVED_AT_ONCE = 500
-REJECTS_AT_ONCE = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What is done again and again."""
-
-    interval_s: float
-    action: Callable[[], Awaitable[None]]
-    sooner: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is to be done now."""
-
-
-def _name(pace: Pace) -> str:
-    return pace.action.__name__.strip("_")
-
-
-def set_event() -> asyncio.Event:
-    """Return an event that is set, for what is to be done at once and then at its pace."""
-    event = asyncio.Event()
-    event.set()
-    return event
 
 
 class Upkeep:
@@ -81,6 +56,11 @@ class Upkeep:
         self._intake = partial(intake.take_in, kinds=self._kinds, light=self._light_kinds, is_busy=self._is_busy)
         self._has_looked = False
         self._clock = DatabaseClock()
+        self._history = HistoryUpkeep(self._settings, self._clock)
+        self._glancer = Glancer(self._queues, self._kinds)
+        self._look_s = min(self._settings.dispatch_interval_s, CONTROLS_LOOK_S)
+        self._asks_undispatched = Interval(self._settings.dispatch_interval_s, self._look_s)
+        self._asks_running = Interval(self._settings.heartbeat_interval_s, self._look_s)
         self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
         self.is_taking_in = False
         """Whether runs may have been taken off the intake list that are not in the ledger yet."""
@@ -92,33 +72,33 @@ class Upkeep:
         self._phase_s = random.uniform(0, SWEEP_INTERVAL_S)  # noqa: S311 - so that workers do not look all at once
         self.dispatch_soon = asyncio.Event()
         """Set when a producer has rung: do not wait for the next look."""
+        self._put_back_soon = asyncio.Event()
         self.sweep_soon = asyncio.Event()
         """Set when older runs may be dispatched from now on."""
 
     async def start(self) -> None:
         """Do everything once, then go on in the background."""
-        settings = self._settings
-        await self._read_controls()
+        await self._look_at_ledger()
         with suppress(SQLAlchemyError):  # said and tried again below
             # Before there are jobs: one that blocks the loop in between would keep all others from the history.
-            await self._make_partitions()
+            await self._history.make_partitions()
         await self._put_back()
         await self._free_dead_claims()
         await self._sweep_spool()
         self.sweep_soon.set()
         paces = [
-            Pace(settings.dispatch_interval_s, self._dispatch, self.dispatch_soon),
-            Pace(settings.heartbeat_interval_s, self._put_back),
-            Pace(CONTROLS_LOOK_S, self._read_controls),
+            Pace(self._look_s, self._look_at_ledger),
+            Pace(None, self._dispatch, self.dispatch_soon),
+            Pace(None, self._put_back, self._put_back_soon),
             Pace(REDIS_LOOK_S, self._look_at_redis, set_event()),
             Pace(SWEEP_INTERVAL_S, self._sweep, self.sweep_soon),
             Pace(SWEEP_INTERVAL_S, self._free_dead_claims),
             Pace(HELD_LOOK_S, self._runtime.look_whether_held),
-            Pace(HISTORY_INTERVAL_S, self._move_to_history),
-            Pace(PARTITIONS_INTERVAL_S, self._make_partitions, set_event()),
-            Pace(PRUNE_INTERVAL_S, self._prune_history),
+            Pace(HISTORY_INTERVAL_S, self._history.move_to_history),
+            Pace(PARTITIONS_INTERVAL_S, self._history.make_partitions, set_event()),
+            Pace(PRUNE_INTERVAL_S, self._history.prune_history),
         ]
-        self._tasks = [asyncio.create_task(self._keep(pace), name=_name(pace)) for pace in paces]
+        self._tasks = [asyncio.create_task(self._keep(pace), name=pace.name) for pace in paces]
 
     async def stop(self) -> None:
         """End the tasks; one that a driver or a database does not let go is left to the end of the process."""
@@ -216,77 +196,34 @@ class Upkeep:
         worker = self._runtime.worker
         return worker is not None and worker.is_busy
 
-    async def _read_controls(self) -> None:
-        runtime = self._runtime
+    async def _look_at_ledger(self) -> None:
+        """Read the controls, and find out whether there is something to be dispatched or put back."""
+        now, moment = await self._clock.now(), moment_of(self._phase_s)
         async with in_time(), get_reader() as reader:
-            runtime.controls = await control.load_controls(reader)
-            unwanted = await job_run.cancel_requested(reader, runtime.active) if runtime.active else ()
-        runtime.claim_or_not()
-        runtime.unwanted &= runtime.active
-        for run in unwanted:
-            if not runtime.is_unwanted(run.id, run.job_id):
-                runtime.cancel(run.id, run.job_id)
-
-    async def _make_partitions(self) -> None:
-        async with in_time(), get_async_session() as session:
-            await history.make_partitions(session, now=await job_run.database_now(session))
-
-    async def _move_to_history(self) -> None:
-        now = await self._clock.now()
-        while True:
-            async with in_time(), get_async_session() as session:
-                moved = await history.move_finished(session, finished_before=now - HISTORY_AFTER, limit=MOVED_AT_ONCE)
-            if moved < MOVED_AT_ONCE:
-                return
-
-    async def _prune_history(self) -> None:
-        settings, now = self._settings, await self._clock.now()
-        days = {
-            RunState.SUCCEEDED: settings.history_keep_succeeded_days,
-            RunState.CANCELLED: settings.history_keep_succeeded_days,
-            RunState.FAILED: settings.history_keep_failed_days,
-            RunState.QUARANTINED: settings.history_keep_failed_days,
-        }
-        async with in_time(), get_reading_session() as session:
-            kinds = await history.kinds_in_history(session)
-        for kind in kinds:
-            for state, general in days.items():
-                kept = settings.history_keep_days.get(f"{kind}.{state.value}", general)
-                await self._prune(kind, state, now - timedelta(days=kept))
-        async with in_time(), get_async_session() as session:
-            await history.drop_empty_partitions(session, before=now - timedelta(days=min(days.values())))
-
-    async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:
-        while True:
-            async with in_time(), get_reading_session() as session:
-                run_ids = await history.prunable(
-                    session, kind=kind, state=state.value, older_than=older_than, limit=MOVED_AT_ONCE
-                )
-            if not run_ids:
-                return
-            rejects = REJECTS_AT_ONCE
-            while rejects == REJECTS_AT_ONCE:
-                async with in_time(), get_async_session() as session:
-                    rejects = await history.delete_rejects(session, run_ids, limit=REJECTS_AT_ONCE)
-            async with in_time(), get_async_session() as session:
-                await history.delete_runs(session, run_ids)
+            seen = await self._glancer.look(
+                reader,
+                due_before=now + dispatch.HORIZON,
+                after=due_runs.watermark(now, dispatch.LOOK_BACK),
+                undispatched=self._asks_undispatched.begins(moment),
+                running=self._asks_running.begins(moment),
+            )
+            active = self._runtime.active
+            unwanted = await job_run.cancel_requested(reader, active) if active else ()
+        self._runtime.obey(seen.controls, unwanted)
+        if seen.undispatched:
+            self.dispatch_soon.set()
+        if seen.running:
+            self._put_back_soon.set()
 
     async def _sweep_spool(self) -> None:
         async with in_time(), get_reading_session() as session:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
 
-    def _until_next(self, interval_s: float) -> float:
-        # What is done often is done at the same moments: waking up costs an idle worker more than what it then does.
-        return interval_s - (asyncio.get_running_loop().time() + self._phase_s) % interval_s
-
     async def _keep(self, pace: Pace) -> None:
         failing, action = False, pace.action
         while not self._is_stopping:  # a cancellation may be lost in what the action calls
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next(pace.interval_s)):
-                    await pace.sooner.wait()
-            pace.sooner.clear()
+            await pace.come(self._phase_s)
             try:
                 await action()
                 failing = False
@@ -294,5 +231,5 @@ class Upkeep:
                 if not failing:
                     expected = isinstance(error, SQLAlchemyError | RedisError | OSError)
                     log = get_logger().warning if expected else get_logger().exception
-                    log(f"{_name(pace)} failed, trying on", error=first_line(error))
+                    log(f"{pace.name} failed, trying on", error=first_line(error))
                 failing = True

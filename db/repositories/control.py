@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Control
@@ -41,12 +42,20 @@ class Controls:
         return tuple(limit for limit in self.limits if limit[:2] in scopes)
 
 
+NONE = Controls()
+
 _ALL = select(*(column for column in Control.__table__.columns))
 
 
 async def load_controls(reader: AsyncConnection) -> Controls:
     """Read the controls, and count what runs where a limit asks for it."""
-    rows = (await reader.execute(_ALL)).all()
+    return await controls_of(reader, (await reader.execute(_ALL)).all())
+
+
+async def controls_of(reader: AsyncConnection, rows: Sequence[Row[Any]]) -> Controls:
+    """Make the controls of their rows, and count what runs where a limit asks for it."""
+    if not rows:
+        return NONE
     limits = tuple((row.scope, row.name, row.max_running) for row in rows if row.max_running is not None)
     return Controls(
         paused=frozenset((row.scope, row.name) for row in rows if row.paused_at is not None),

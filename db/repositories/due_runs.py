@@ -22,6 +22,7 @@ FIRST_ID = UUID(int=0)
 # Both are in the statement's text: a prepared statement's parameters lead to no partial index, and SQLite takes one
 # only where its own condition is repeated.
 WAITING = (LIVE, job_runs.c.state == literal_column(f"'{RunState.WAITING.value}'"))
+IS_RUNNING = (LIVE, job_runs.c.state == literal_column(f"'{RunState.RUNNING.value}'"))
 DISPATCHABLE = (
     *WAITING,
     job_runs.c.queue == bindparam("queue"),
@@ -51,9 +52,7 @@ WAITING_IDS = (
     .limit(bindparam("most"))
 )
 
-RUNNING = select(job_runs).where(
-    LIVE, job_runs.c.state == literal_column(f"'{RunState.RUNNING.value}'"), job_runs.c.queue == bindparam("queue")
-)
+RUNNING = select(job_runs).where(*IS_RUNNING, job_runs.c.queue == bindparam("queue"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import Table, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import WorkerHeartbeat, WorkerState
@@ -48,16 +49,22 @@ class SeenWorker:
         return self.is_alive and row.queue_home == queue_home and (row.queues is None or queue in row.queues)
 
 
+_row = WorkerHeartbeat.__table__.c
+_BEAT = (
+    update(cast("Table", WorkerHeartbeat.__table__))
+    .where(_row.worker_id == bindparam("this_worker"))
+    # In this order: MySQL and MariaDB compare with what they have set just before.
+    .ordered_values(
+        (_row.state_since, case((_row.state == bindparam("now_in"), _row.state_since), else_=utc_now())),
+        (_row.state, bindparam("now_in")),
+        (_row.heartbeat_at, utc_now()),
+    )
+)
+
+
 async def beat(session: AsyncSession, worker: WorkerIdentity, state: WorkerState) -> None:
     """Say that a worker is alive, and what it does."""
-    row = WorkerHeartbeat.__table__.c
-    since = case((row.state == state.value, row.state_since), else_=utc_now())
-    changed = await session.execute(
-        update(WorkerHeartbeat)
-        .where(WorkerHeartbeat.worker_id == worker.worker_id)
-        # In this order: MySQL and MariaDB compare with what they have set just before.
-        .ordered_values((row.state_since, since), (row.state, state.value), (row.heartbeat_at, utc_now()))
-    )
+    changed = await session.execute(_BEAT, {"this_worker": worker.worker_id, "now_in": state.value})
     if changed.rowcount == 0:  # type: ignore[attr-defined]
         await session.execute(
             insert(WorkerHeartbeat).values(
