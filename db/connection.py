@@ -1,7 +1,7 @@
 """The process's connection pool and the sessions on it: for jobs, services, commands and web applications."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -144,15 +144,13 @@ async def get_reading_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-@asynccontextmanager
-async def get_reader() -> AsyncIterator[AsyncConnection]:
+def get_reader() -> AbstractAsyncContextManager[AsyncConnection]:
     """Open a connection for reading on the process's pool, as ``DatabaseManager.reader``.
 
     Raises:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
     """
-    async with get_manager().reader() as connection:
-        yield connection
+    return get_manager().reader()
 
 
 def statements_stand_alone() -> bool:
@@ -164,16 +162,14 @@ def statements_stand_alone() -> bool:
     return get_manager().statements_stand_alone
 
 
-@asynccontextmanager
-async def get_single() -> AsyncIterator[AsyncConnection]:
+def get_single() -> AbstractAsyncContextManager[AsyncConnection]:
     """Open a connection for single statements on the process's pool, as ``DatabaseManager.single``.
 
     Raises:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
         NotImplementedError: not on this engine.
     """
-    async with get_manager().single() as connection:
-        yield connection
+    return get_manager().single()
 
 
 def writers_take_turns() -> bool:

@@ -90,19 +90,16 @@ class DatabaseManager:
         async with self._reading_sessions() as session:
             yield session
 
-    @asynccontextmanager
-    async def reader(self) -> AsyncIterator[AsyncConnection]:
+    def reader(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a connection for reading: as ``reading_session``, at half its cost."""
-        async with self._reading_engine.connect() as connection:
-            yield connection
+        return self._reading_engine.connect()
 
     @property
     def statements_stand_alone(self) -> bool:
         """Whether ``single`` can be had (PostgreSQL that is reached without a pooler)."""
         return self._statements_stand_alone
 
-    @asynccontextmanager
-    async def single(self) -> AsyncIterator[AsyncConnection]:
+    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a connection on which each statement is a transaction of its own, committed when it has answered.
 
         Raises:
@@ -110,8 +107,7 @@ class DatabaseManager:
         """
         if not self.statements_stand_alone:
             raise NotImplementedError(f"{self.engine.dialect.name}: no transactions of one statement; open a session")
-        async with self._single_engine.connect() as connection:
-            yield connection
+        return self._single_engine.connect()
 
     @asynccontextmanager
     async def get_connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.connection import DatabaseManager, get_async_session
 from db.errors import first_line
@@ -90,6 +90,7 @@ class Heartbeat:
 
     async def _beat_until_stopped(self) -> None:
         manager = DatabaseManager(self._settings)
+        transaction = manager.single if manager.statements_stand_alone else manager.get_connection
         failing, self._loop = False, asyncio.get_running_loop()
         try:
             while True:
@@ -98,8 +99,8 @@ class Heartbeat:
                     break
                 try:
                     async with asyncio.timeout(None if manager.writers_take_turns else self._patience_s):
-                        async with manager.session(single=True) as session:
-                            await self._beat(session)
+                        async with transaction() as own:
+                            await self._beat(own)
                         await self._forget_the_dead(manager)
                     failing = False
                 except Exception as error:  # noqa: BLE001 - whatever it was: a silent worker counts as dead
@@ -125,5 +126,5 @@ class Heartbeat:
             await worker_heartbeat.forget_silent(session, silent_s=REMEMBERED_S)
         self._forget_at = time.monotonic() + FORGET_INTERVAL_S
 
-    async def _beat(self, session: AsyncSession) -> None:
-        await worker_heartbeat.beat(session, self._identity, self._state())
+    async def _beat(self, connection: AsyncConnection | AsyncSession) -> None:
+        await worker_heartbeat.beat(connection, self._identity, self._state())

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import Table, bindparam, case, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import WorkerHeartbeat, WorkerState
 from db.repositories.job_run import database_now
@@ -62,11 +62,11 @@ _BEAT = (
 )
 
 
-async def beat(session: AsyncSession, worker: WorkerIdentity, state: WorkerState) -> None:
+async def beat(connection: AsyncConnection | AsyncSession, worker: WorkerIdentity, state: WorkerState) -> None:
     """Say that a worker is alive, and what it does."""
-    changed = await session.execute(_BEAT, {"this_worker": worker.worker_id, "now_in": state.value})
+    changed = await connection.execute(_BEAT, {"this_worker": worker.worker_id, "now_in": state.value})
     if changed.rowcount == 0:  # type: ignore[attr-defined]
-        await session.execute(
+        await connection.execute(
             insert(WorkerHeartbeat).values(
                 worker_id=worker.worker_id,
                 host=worker.host,
