@@ -24,6 +24,7 @@ class Bell:
     def __init__(self, connection: QueueConnection) -> None:
         self._connection = connection
         self._waiting: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._call: asyncio.Task[None] | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -31,21 +32,31 @@ class Bell:
     def ring(self, queue: str) -> None:
         """Ring soon. Returns at once and never fails; needs a running event loop, does nothing without one."""
         self._waiting.add(queue)
-        if self._call is None and self._rest is None and not self._is_closing:
-            with suppress(RuntimeError):
-                self._call = asyncio.get_running_loop().create_task(self._ring())
+        if self._is_closing:
+            return
+        with suppress(RuntimeError):
+            self._enter(asyncio.get_running_loop())
+            if self._rest is None:
+                self._begin()
 
     async def close(self) -> None:
         """Ring what has not been rung yet, within half a second."""
         self._is_closing = True
+        self._enter(asyncio.get_running_loop())
         if self._rest is not None:
             self._rest.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_PATIENCE_S):
-                if self._call is not None:
-                    await self._call
-                if self._waiting:
-                    await self._ring()
+        ending = asyncio.create_task(self._end())
+        await asyncio.wait([ending], timeout=CLOSE_PATIENCE_S)
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:  # what was begun in another one has ended with it, or never will
+            self._loop, self._call, self._rest = loop, None, None
+
+    def _begin(self) -> None:
+        if self._waiting and (self._call is None or self._call.done()):
+            self._call = asyncio.get_running_loop().create_task(self._ring())
 
     async def _ring(self) -> None:
         queues, self._waiting = self._waiting, set()
@@ -54,12 +65,15 @@ class Bell:
             await self._connection.pipeline(*(("INCR", queue + BELL_SUFFIX) for queue in queues))
         except QueueUnavailable:
             rest_s = SILENT_S
-        finally:
-            self._call = None
         if not self._is_closing:
             self._rest = asyncio.get_running_loop().call_later(rest_s, self._rested)
 
     def _rested(self) -> None:
         self._rest = None
+        self._begin()
+
+    async def _end(self) -> None:
+        if self._call is not None:
+            await asyncio.gather(self._call, return_exceptions=True)
         if self._waiting:
-            self._call = asyncio.get_running_loop().create_task(self._ring())
+            await self._ring()

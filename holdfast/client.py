@@ -62,9 +62,11 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        await self._bell.close()
-        await self._watch.close()
-        await self._connection.close()
+        try:
+            await self._bell.close()
+        finally:
+            await self._watch.close()
+            await self._connection.close()
 
     async def ping(self) -> None:
         """Ask Redis for a sign of life.

@@ -72,7 +72,9 @@ class Forks(AbstractContextManager["Forks"]):
             assert self._parent.stdout is not None
             self._parent.stdin.write(json.dumps(words).encode() + b"\n")
             self._parent.stdin.flush()
-            return json.loads(self._parent.stdout.readline())
+            answer = self._parent.stdout.readline()
+        assert answer, "the process that forks the workers has died; what it wrote to stderr tells why"
+        return json.loads(answer)
 
     def __enter__(self) -> Self:
         return self

@@ -90,7 +90,7 @@ class Heartbeat:
 
     async def _beat_until_stopped(self) -> None:
         manager = DatabaseManager(self._settings)
-        transaction = manager.single if manager.statements_stand_alone else manager.get_connection
+        connect = manager.single if manager.statements_stand_alone else manager.get_connection
         failing, self._loop = False, asyncio.get_running_loop()
         try:
             while True:
@@ -99,7 +99,7 @@ class Heartbeat:
                     break
                 try:
                     async with asyncio.timeout(None if manager.writers_take_turns else self._patience_s):
-                        async with transaction() as own:
+                        async with connect() as own:
                             await self._beat(own)
                         await self._forget_the_dead(manager)
                     failing = False

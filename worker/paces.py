@@ -41,23 +41,36 @@ class Pace:
 
 
 class Interval:
-    """Begins anew every few seconds, for what is asked along with something that is done more often.
+    """Comes round every few seconds, for what is done now and then along with something that is done more often.
 
     Args:
         interval_s: its length.
-        step_s: how often it is looked at.
+        step_s: how often the other thing is done; timers may be late or early by half of it.
     """
 
     def __init__(self, interval_s: float, step_s: float) -> None:
-        self._interval_s = interval_s
-        self._step_s = step_s
-        self._number = -math.inf
+        self._least_s = interval_s - step_s / 2 if interval_s > step_s else 0.0
+        self._began = -math.inf
 
-    def begins(self, moment: float) -> bool:
-        """Whether another one has begun since this was asked last; timers may be early or late by half a step."""
-        number = (moment + self._step_s / 2) // self._interval_s
-        is_another, self._number = number != self._number, number
-        return is_another
+    def is_over(self, moment: float) -> bool:
+        """Whether it is time again."""
+        return moment - self._began >= self._least_s
+
+    def begin(self, moment: float) -> None:
+        """Note that it has been done."""
+        self._began = moment
+
+
+def step_of(longest_s: float, *intervals_s: float) -> float:
+    """Return how often to do what all of some intervals go along with: in steps of the shortest, ``longest_s`` at most.
+
+    Args:
+        longest_s: seconds.
+        intervals_s: those that are to be kept to; the first one exactly.
+    """
+    first = intervals_s[0]
+    shortest = min(longest_s, *intervals_s)
+    return first / math.ceil(first / shortest)
 
 
 def moment_of(phase_s: float) -> float:

@@ -18,7 +18,7 @@ from db.in_time import in_time
 from db.models import WorkerState
 from db.repositories import installation, run_groups
 from db.repositories.control import Controls, Limit
-from db.repositories.job_run import BornRun, RunRow
+from db.repositories.job_run import BornRun
 from worker.grouped_ledger import GroupedLedger
 from worker.heartbeat import Heartbeat
 from worker.ledger import Vitals
@@ -198,20 +198,6 @@ class Runtime:
             self.is_held = held
             self.heartbeat.beat_now()
         self.claim_or_not()
-
-    def obey(self, controls: Controls, unwanted: Sequence[RunRow]) -> None:
-        """Follow what operators say now.
-
-        Args:
-            controls: all of them.
-            unwanted: those of the active runs that somebody wants to be cancelled.
-        """
-        self.controls = controls
-        self.claim_or_not()
-        self.unwanted &= self.active
-        for run in unwanted:
-            if not self.is_unwanted(run.id, run.job_id):
-                self.cancel(run.id, run.job_id)
 
     def claim_or_not(self) -> None:
         """Tell the engine from which queues it may claim."""

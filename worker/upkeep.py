@@ -1,18 +1,22 @@
 """The worker's upkeep: what keeps the ledger, Redis and the controls together while jobs run."""
 
 import asyncio
+import math
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.connection import get_reader, get_reading_session
 from db.errors import first_line
 from db.in_time import in_time
-from db.repositories import due_runs, job_run, run_list
+from db.repositories import control, due_runs, job_run, run_list
+from db.repositories.control import ControlRow
 from db.repositories.due_runs import Dispatchable
 from db.repositories.glance import Glancer
 from holdfast.requests import ImportTasks
@@ -22,7 +26,7 @@ from worker import cancellations, dispatch, intake, reconcile, recovery, stock_c
 from worker.clock import DatabaseClock
 from worker.history_upkeep import HistoryUpkeep
 from worker.logs import get_logger
-from worker.paces import Interval, Pace, moment_of, set_event
+from worker.paces import Interval, Pace, moment_of, set_event, step_of
 
 if TYPE_CHECKING:
     from worker.runtime import Runtime
@@ -38,6 +42,8 @@ PARTITIONS_INTERVAL_S = 3600.0
 """They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
 STOP_PATIENCE_S = 1.0
+SAID_AGAIN_S = 60.0
+"""Seconds after which another failure is another matter."""
 BUSY_LOOKS = 5
 """So many looks at Redis come to one of the intake where each slot is taken."""
 
@@ -58,9 +64,11 @@ class Upkeep:
         self._clock = DatabaseClock()
         self._history = HistoryUpkeep(self._settings, self._clock)
         self._glancer = Glancer(self._queues, self._kinds)
-        self._look_s = min(self._settings.dispatch_interval_s, CONTROLS_LOOK_S)
-        self._asks_undispatched = Interval(self._settings.dispatch_interval_s, self._look_s)
-        self._asks_running = Interval(self._settings.heartbeat_interval_s, self._look_s)
+        settings = self._settings
+        self._look_s = step_of(CONTROLS_LOOK_S, settings.dispatch_interval_s, settings.heartbeat_interval_s)
+        self._dispatching = Interval(settings.dispatch_interval_s, self._look_s)
+        self._putting_back = Interval(settings.heartbeat_interval_s, self._look_s)
+        self._controlling = Interval(CONTROLS_LOOK_S, self._look_s)
         self._compared_to = dict.fromkeys(self._queues, due_runs.FIRST_ID)
         self.is_taking_in = False
         """Whether runs may have been taken off the intake list that are not in the ledger yet."""
@@ -197,23 +205,38 @@ class Upkeep:
         return worker is not None and worker.is_busy
 
     async def _look_at_ledger(self) -> None:
-        """Read the controls, and find out whether there is something to be dispatched or put back."""
+        """Find out whether there is something to be dispatched or put back, and what operators say."""
         now, moment = await self._clock.now(), moment_of(self._phase_s)
+        undispatched, running = (
+            not self._runtime.is_held and interval.is_over(moment)
+            for interval in (self._dispatching, self._putting_back)
+        )
+        after = due_runs.watermark(now, dispatch.LOOK_BACK)
         async with in_time(), get_reader() as reader:
             seen = await self._glancer.look(
-                reader,
-                due_before=now + dispatch.HORIZON,
-                after=due_runs.watermark(now, dispatch.LOOK_BACK),
-                undispatched=self._asks_undispatched.begins(moment),
-                running=self._asks_running.begins(moment),
+                reader, due_before=now + dispatch.HORIZON, after=after, undispatched=undispatched, running=running
             )
-            active = self._runtime.active
-            unwanted = await job_run.cancel_requested(reader, active) if active else ()
-        self._runtime.obey(seen.controls, unwanted)
-        if seen.undispatched:
-            self.dispatch_soon.set()
-        if seen.running:
-            self._put_back_soon.set()
+            # At once: what follows may take its time, or fail.
+            if undispatched:
+                self._dispatching.begin(moment)
+            if running:
+                self._putting_back.begin(moment)
+            if seen.undispatched:
+                self.dispatch_soon.set()
+            if seen.running:
+                self._put_back_soon.set()
+            if self._controlling.is_over(moment):
+                await self._obey(reader, seen.controls)
+                self._controlling.begin(moment)
+
+    async def _obey(self, reader: AsyncConnection, controls: Sequence[ControlRow]) -> None:
+        runtime = self._runtime
+        runtime.controls = await control.controls_of(reader, controls)
+        runtime.claim_or_not()
+        runtime.unwanted &= runtime.active
+        for run in await job_run.cancel_requested(reader, runtime.active) if runtime.active else ():
+            if not runtime.is_unwanted(run.id, run.job_id):
+                runtime.cancel(run.id, run.job_id)
 
     async def _sweep_spool(self) -> None:
         async with in_time(), get_reading_session() as session:
@@ -221,15 +244,17 @@ class Upkeep:
         sweep(self._settings.spool_dir, needed)
 
     async def _keep(self, pace: Pace) -> None:
-        failing, action = False, pace.action
+        failing, failed_at, action = False, -math.inf, pace.action
         while not self._is_stopping:  # a cancellation may be lost in what the action calls
             await pace.come(self._phase_s)
             try:
                 await action()
                 failing = False
             except Exception as error:  # noqa: BLE001 - whatever it was: without upkeep, runs would be forgotten
-                if not failing:
+                now = asyncio.get_running_loop().time()
+                # What is done only when there is need of it would not have told that it works again.
+                if not failing or (pace.interval_s is None and now - failed_at > SAID_AGAIN_S):
                     expected = isinstance(error, SQLAlchemyError | RedisError | OSError)
                     log = get_logger().warning if expected else get_logger().exception
                     log(f"{pace.name} failed, trying on", error=first_line(error))
-                failing = True
+                failing, failed_at = True, now

@@ -8,10 +8,12 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Control
+from db.repositories.due_runs import IS_RUNNING
 from db.types import utc_now
 from holdfast.outbox import job_runs
-from holdfast.states import RunState
 
+ControlRow = Row[Any]
+"""A row with the columns of ``controls``."""
 Limit = tuple[str, str, int]
 """Scope, name, and the most that may run at the same time."""
 
@@ -42,8 +44,6 @@ class Controls:
         return tuple(limit for limit in self.limits if limit[:2] in scopes)
 
 
-NONE = Controls()
-
 _ALL = select(*(column for column in Control.__table__.columns))
 
 
@@ -52,10 +52,8 @@ async def load_controls(reader: AsyncConnection) -> Controls:
     return await controls_of(reader, (await reader.execute(_ALL)).all())
 
 
-async def controls_of(reader: AsyncConnection, rows: Sequence[Row[Any]]) -> Controls:
+async def controls_of(reader: AsyncConnection, rows: Sequence[ControlRow]) -> Controls:
     """Make the controls of their rows, and count what runs where a limit asks for it."""
-    if not rows:
-        return NONE
     limits = tuple((row.scope, row.name, row.max_running) for row in rows if row.max_running is not None)
     return Controls(
         paused=frozenset((row.scope, row.name) for row in rows if row.paused_at is not None),
@@ -94,6 +92,6 @@ async def _upsert(session: AsyncSession, scope: str, name: str, values: dict[str
 
 async def _running(reader: AsyncConnection | AsyncSession, scope: str, name: str) -> int:
     column = job_runs.c.queue if scope == "queue" else job_runs.c.kind
-    query = select(func.count()).select_from(job_runs).where(job_runs.c.state == RunState.RUNNING.value, column == name)
+    query = select(func.count()).select_from(job_runs).where(*IS_RUNNING, column == name)
     running: int = (await reader.execute(query)).scalar_one()
     return running

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Text, bindparam, cast, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, Text, TextClause, bindparam, cast, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.repositories.arrays import among
@@ -19,17 +19,30 @@ from holdfast.states import RunState
 FIRST_ID = UUID(int=0)
 """Below every run's."""
 
-# Both are in the statement's text: a prepared statement's parameters lead to no partial index, and SQLite takes one
+# These are in the statement's text: a prepared statement's parameters lead to no partial index, and SQLite takes one
 # only where its own condition is repeated.
 WAITING = (LIVE, job_runs.c.state == literal_column(f"'{RunState.WAITING.value}'"))
 IS_RUNNING = (LIVE, job_runs.c.state == literal_column(f"'{RunState.RUNNING.value}'"))
-DISPATCHABLE = (
-    *WAITING,
-    job_runs.c.queue == bindparam("queue"),
-    job_runs.c.kind.in_(bindparam("kinds", expanding=True)),
-    job_runs.c.due_at <= bindparam("due_before"),
-    job_runs.c.id > bindparam("after"),
-)
+NOT_DISPATCHED = job_runs.c.dispatched_at.is_(None)
+
+
+def dispatchable(queue: Any, is_known_kind: ColumnElement[bool]) -> tuple[TextClause | ColumnElement[bool], ...]:
+    """Return what is true of runs that belong into Redis, with the parameters ``due_before`` and ``after``.
+
+    Args:
+        queue: the queue's key, or a parameter for it.
+        is_known_kind: whether the worker that asks knows the run's kind.
+    """
+    return (
+        *WAITING,
+        job_runs.c.queue == queue,
+        is_known_kind,
+        job_runs.c.due_at <= bindparam("due_before"),
+        job_runs.c.id > bindparam("after"),
+    )
+
+
+DISPATCHABLE = dispatchable(bindparam("queue"), job_runs.c.kind.in_(bindparam("kinds", expanding=True)))
 ENTRY = (
     *(job_runs.c[name] for name in ("id", "job_id", "kind", "queue", "enqueued_at", "due_at", "reason")),
     *(job_runs.c[name] for name in ("unique_key", "cancel_requested_at")),
@@ -37,12 +50,7 @@ ENTRY = (
     cast(job_runs.c.request, Text()).label("request"),
 )
 """What is put into Redis of a run, and what decides whether it is."""
-UNDISPATCHED = (
-    select(*ENTRY)
-    .where(*DISPATCHABLE, job_runs.c.dispatched_at.is_(None))
-    .order_by(job_runs.c.id)
-    .limit(bindparam("most"))
-)
+UNDISPATCHED = select(*ENTRY).where(*DISPATCHABLE, NOT_DISPATCHED).order_by(job_runs.c.id).limit(bindparam("most"))
 """With a watermark as ``after`` it reads the newest end of an index, however many runs there are below it: waiting,
 dispatched, or finished and kept by an old snapshot."""
 WAITING_IDS = (

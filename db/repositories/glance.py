@@ -11,7 +11,6 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     TextClause,
-    bindparam,
     false,
     literal_column,
     or_,
@@ -21,9 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.models import Control
-from db.repositories import control
-from db.repositories.control import Controls
-from db.repositories.due_runs import IS_RUNNING, WAITING
+from db.repositories.control import ControlRow
+from db.repositories.due_runs import IS_RUNNING, NOT_DISPATCHED, dispatchable
 from holdfast.outbox import job_runs
 
 _CONTROLS = tuple(Control.__table__.columns)
@@ -33,7 +31,8 @@ _CONTROLS = tuple(Control.__table__.columns)
 class Glance:
     """What one look at the ledger has shown."""
 
-    controls: Controls
+    controls: Sequence[ControlRow]
+    """All of their rows, for ``control.controls_of``."""
     undispatched: bool
     """Whether a run is due that is not in Redis yet; False as well where that was not asked."""
     running: bool
@@ -49,17 +48,9 @@ class Glancer:
     """
 
     def __init__(self, queues: Sequence[str], kinds: Sequence[str]) -> None:
-        self._undispatched = [
-            _first_of(
-                *WAITING,
-                job_runs.c.queue == queue,
-                or_(false(), *(job_runs.c.kind == kind for kind in kinds)),  # IN would be taken apart at each look
-                job_runs.c.due_at <= bindparam("due_before"),
-                job_runs.c.id > bindparam("after"),
-                job_runs.c.dispatched_at.is_(None),
-            )
-            for queue in queues
-        ]
+        # IN would be taken apart at each look.
+        is_known_kind = or_(false(), *(job_runs.c.kind == kind for kind in kinds))
+        self._undispatched = [_first_of(*dispatchable(queue, is_known_kind), NOT_DISPATCHED) for queue in queues]
         self._running = [_first_of(*IS_RUNNING, job_runs.c.queue == queue) for queue in queues]
         self._queries: dict[tuple[bool, bool], Select[Any]] = {}
 
@@ -83,7 +74,7 @@ class Glancer:
         answers = rows[0][len(_CONTROLS) :]
         first_of_running = len(self._undispatched) if undispatched else 0
         return Glance(
-            await control.controls_of(reader, [row for row in rows if row.scope is not None]),
+            [row for row in rows if row.scope is not None],
             undispatched=any(answers[:first_of_running]),
             running=any(answers[first_of_running:]),
         )

@@ -17,9 +17,9 @@ from holdfast.ids import uuid7
 from holdfast.outbox import job_runs_history
 from holdfast.states import RunState
 from tests.databases.runs import admitted, attempts_of, born, move_everything, run_of, waiting_run
-from worker import ledger, upkeep
+from worker import history_upkeep, ledger
+from worker.clock import DatabaseClock
 from worker.retries import Outcome
-from worker.runtime import Runtime
 from worker.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("manager")
@@ -146,8 +146,8 @@ async def test_rejected_rows_go_in_pages() -> None:
 async def test_a_worker_prunes_runs_with_their_attempts_rejected_rows_and_shares(
     settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "REJECTS_AT_ONCE", 2)
-    monkeypatch.setattr(upkeep, "MOVED_AT_ONCE", 2)
+    monkeypatch.setattr(history_upkeep, "REJECTS_AT_ONCE", 2)
+    monkeypatch.setattr(history_upkeep, "MOVED_AT_ONCE", 2)
     gone, kept = [await ended() for _ in range(3)], await ended(FAILED)
     await move_everything()
     for run_id in (*gone, kept):
@@ -155,9 +155,9 @@ async def test_a_worker_prunes_runs_with_their_attempts_rejected_rows_and_shares
         async with get_async_session() as session:
             session.add(JobRunRange(run_id=run_id, number=0, cursor={}, counters={}))
     days = {"history_keep_succeeded_days": 1e-9, "history_keep_failed_days": 1.0}
-    worker = upkeep.Upkeep(Runtime(Settings.model_validate({**settings.model_dump(), **days}), owns_queue=False))
+    worker_settings = Settings.model_validate({**settings.model_dump(), **days})
     await asyncio.sleep(0.002)  # older than the millisecond in which the last one was enqueued
-    await worker._prune_history()
+    await history_upkeep.HistoryUpkeep(worker_settings, DatabaseClock()).prune_history()
     for model, of_one in ((ImportReject, 5), (JobAttempt, 1), (JobRunRange, 1)):
         assert [await count(model, run_id) for run_id in (*gone, kept)] == [0, 0, 0, of_one]
     async with get_async_session(read_only=True) as session:

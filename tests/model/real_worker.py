@@ -205,7 +205,7 @@ class RealWorker:
                 raise error
 
     def _rests(self) -> bool:
-        tasks = {*self._strands, *self.engine._running.values()}
+        tasks = {*self._known, *self.engine._running.values()}  # a duty that has just begun is no strand yet
         for task in tasks - self._known:
             self._watch(task)
         return all(task.done() or (task in self._strands and self._strands[task].is_stopped) for task in tasks)

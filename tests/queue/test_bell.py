@@ -17,7 +17,8 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.settings import DatabaseSettings
 from holdfast import Client, ImportTasks, outbox
-from holdfast.bell import GATHER_S
+from holdfast.bell import GATHER_S, Bell
+from holdfast.connection import QueueConnection
 from tests.queue.workplace import PATIENCE_S, Workplace
 from tests.servers import free_port
 
@@ -138,6 +139,39 @@ async def test_a_ring_that_redis_does_not_hear_is_nobodys_trouble(sessions: Make
             assert time.monotonic() - began < 3  # and not the client's four seconds for each
     async with sessions() as session:
         assert (await session.execute(text("SELECT count(*) FROM job_runs"))).scalar_one() == 6
+
+
+async def test_a_client_closes_though_its_ring_was_cancelled() -> None:
+    """As when a process ends and cancels all of its tasks while Redis does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+        client.ring()
+        with (await asyncio.to_thread(silent.accept))[0] as connection:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await client.close()
+            connection.settimeout(PATIENCE_S)
+            while await asyncio.to_thread(connection.recv, 1024):  # to the end: the client has hung up
+                pass
+
+
+def test_a_bell_rings_on_though_its_loop_has_ended_meanwhile() -> None:
+    calls = list[object]()
+
+    class Counted(QueueConnection):
+        async def pipeline(self, *commands: object) -> list[object]:
+            calls.append(commands)
+            return []
+
+    bell = Bell(Counted("redis://127.0.0.1:1", queue="arq:queue", timeout_s=1.0))
+
+    async def ring() -> None:
+        bell.ring("arq:queue")
+        await asyncio.sleep(0.001)  # less than it rests
+
+    for _ in range(3):
+        asyncio.run(ring())
+    assert len(calls) == 3
 
 
 def test_without_a_loop_nothing_rings(redis_url: str) -> None:

@@ -1,13 +1,16 @@
 """When what is done again and again comes round."""
 
 import asyncio
+import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.paces import Interval, Pace, set_event
+from worker.paces import Interval, Pace, set_event, step_of
 
-EARLY_OR_LATE = st.floats(-0.4, 0.4)
+STEP_S = 0.5
+EARLY_OR_LATE = st.floats(-0.24, 0.24)
 
 
 async def act() -> None:
@@ -51,14 +54,36 @@ async def test_a_wait_that_is_cancelled_leaves_no_timer_behind() -> None:
 
 
 @given(st.integers(1, 20), st.lists(EARLY_OR_LATE, min_size=50, max_size=50))
-def test_an_interval_begins_once_in_so_many_steps_however_the_timers_go(steps: int, off: list[float]) -> None:
-    step_s = 0.5
-    interval = Interval(steps * step_s, step_s)
-    begun = [interval.begins((number + late) * step_s) for number, late in enumerate(off, start=1000 * steps)]
-    assert [number for number, begins in enumerate(begun) if begins] == list(range(0, len(off), steps))
+def test_an_interval_is_over_once_in_so_many_steps_however_the_timers_go(steps: int, off: list[float]) -> None:
+    interval = Interval(steps * STEP_S, STEP_S)
+    begun = [number for number, late in enumerate(off) if takes(interval, (number + late) * STEP_S)]
+    assert begun == list(range(0, len(off), steps))
 
 
-@given(st.floats(0.01, 0.5))
-def test_what_is_looked_at_no_more_often_than_it_is_due_is_due_each_time(interval_s: float) -> None:
-    interval = Interval(interval_s, step_s=0.5)
-    assert all(interval.begins(number * 0.5) for number in range(100))
+@given(st.floats(0.01, STEP_S), st.lists(st.floats(0.0, 5.0), min_size=10, max_size=50))
+def test_what_goes_along_with_something_rarer_is_done_each_time(interval_s: float, gaps: list[float]) -> None:
+    interval = Interval(interval_s, STEP_S)
+    assert all(takes(interval, moment) for moment in itertools.accumulate(gaps))
+
+
+def test_what_was_not_done_is_due_at_the_next_step() -> None:
+    interval = Interval(10 * STEP_S, STEP_S)
+    assert interval.is_over(0.0)
+    assert interval.is_over(STEP_S)
+    interval.begin(STEP_S)
+    assert not interval.is_over(2 * STEP_S)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "step_s"),
+    [((0.5, 2.0), 0.5), ((60.0, 2.0), 1.0), ((1.5, 2.0), 0.75), ((0.5, 0.2), 0.5 / 3), ((0.1, 2.0), 0.1)],
+)
+def test_the_step_keeps_to_the_first_interval(intervals: tuple[float, ...], step_s: float) -> None:
+    assert step_of(1.0, *intervals) == pytest.approx(step_s)
+
+
+def takes(interval: Interval, moment: float) -> bool:
+    if not interval.is_over(moment):
+        return False
+    interval.begin(moment)
+    return True

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from worker.paces import Pace
 from worker.runtime import Runtime
 from worker.settings import Settings
-from worker.upkeep import Pace, Upkeep
+from worker.upkeep import Upkeep
 
 
 @pytest.fixture
