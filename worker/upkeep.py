@@ -4,7 +4,6 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -87,9 +86,12 @@ class Upkeep:
     async def start(self) -> None:
         """Do everything once, then go on in the background."""
         await self._look_at_ledger()
-        with suppress(SQLAlchemyError):  # said and tried again below
+        partitions_soon = asyncio.Event()
+        try:
             # Before there are jobs: one that blocks the loop in between would keep all others from the history.
             await self._history.make_partitions()
+        except SQLAlchemyError:  # said and tried again below
+            partitions_soon.set()
         await self._put_back()
         await self._free_dead_claims()
         await self._sweep_spool()
@@ -103,7 +105,7 @@ class Upkeep:
             Pace(SWEEP_INTERVAL_S, self._free_dead_claims),
             Pace(HELD_LOOK_S, self._runtime.look_whether_held),
             Pace(HISTORY_INTERVAL_S, self._history.move_to_history),
-            Pace(PARTITIONS_INTERVAL_S, self._history.make_partitions, set_event()),
+            Pace(PARTITIONS_INTERVAL_S, self._history.make_partitions, partitions_soon),
             Pace(PRUNE_INTERVAL_S, self._history.prune_history),
         ]
         self._tasks = [asyncio.create_task(self._keep(pace), name=pace.name) for pace in paces]

@@ -133,7 +133,7 @@ async def test_deadlocks(
     with skips.made_or_skipped(lambda: server_type(extra_args=option), pytestconfig) as server:
 
         async def cross(scene: Scene) -> None:
-            for share in (0.2, 0.3, 0.4):
+            for share in (0.3, 0.4, 0.5):
                 await deadlock(scene.manager, await due_key(scene.manager, share))
 
         place = Place(server.create_database(), tmp_path, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
