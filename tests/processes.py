@@ -27,7 +27,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 class Process(Protocol):
-    """What a worker's process can be asked; `subprocess.Popen` has all of it."""
+    """What a worker's process can be asked: of a fork, and of a new Python."""
 
     pid: int
 
