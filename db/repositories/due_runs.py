@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Text, TextClause, bindparam, cast, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, Text, TextClause, bindparam, cast, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.repositories.arrays import among
+from db.repositories.by_id import UPDATE_BY_ID
 from db.repositories.history import first_id_of
 from db.repositories.job_run import RunRow
 from db.types import utc_now
@@ -130,5 +131,5 @@ async def count_due(session: AsyncSession, queue: str) -> int:
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
     """Note that these waiting runs are in Redis now; one that another worker has put there is left as it is."""
     undone = (job_runs.c.state == RunState.WAITING.value, job_runs.c.dispatched_at.is_(None))
-    marked = update(job_runs).where(among(session, job_runs.c.id, run_ids), *undone)
+    marked = UPDATE_BY_ID.where(among(session, job_runs.c.id, run_ids), *undone)
     await session.execute(marked.values(dispatched_at=utc_now()))

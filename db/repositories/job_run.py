@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
 from db.repositories.arrays import among
+from db.repositories.by_id import UPDATE_BY_ID
 from db.run_sessions import keep_name, name_columns, run_name
 from db.types import utc_now
 from holdfast.outbox import job_runs, job_runs_history, uuid7
@@ -168,18 +169,16 @@ async def set_waiting(session: AsyncSession, run_id: UUID, reason: str) -> None:
 async def set_reason(session: AsyncSession, run_id: UUID, reason: str) -> None:
     """Say why a run waits."""
     await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
-        .values(reason=reason)
+        UPDATE_BY_ID.where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value).values(reason=reason)
     )
 
 
 async def request_cancel(session: AsyncSession, run_ids: Sequence[UUID]) -> int:
     """Ask running runs to end as cancelled; returns how many heard it."""
     result = await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id.in_(run_ids), job_runs.c.state == RunState.RUNNING.value)
-        .values(cancel_requested_at=utc_now())
+        UPDATE_BY_ID.where(job_runs.c.id.in_(run_ids), job_runs.c.state == RunState.RUNNING.value).values(
+            cancel_requested_at=utc_now()
+        )
     )
     return int(result.rowcount)  # type: ignore[attr-defined]
 
@@ -193,9 +192,9 @@ async def cancel_requested(reader: AsyncConnection, run_ids: Collection[UUID]) -
 async def end_waiting(session: AsyncSession, run_id: UUID, state: RunState, **values: Any) -> None:
     """End a locked run that is not running."""
     await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
-        .values(state=state.value, finished_at=utc_now(), live_key=None, **values)
+        UPDATE_BY_ID.where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value).values(
+            state=state.value, finished_at=utc_now(), live_key=None, **values
+        )
     )
 
 
@@ -254,9 +253,9 @@ async def count_crash(session: AsyncSession, run: RunRow) -> None:
 async def leave_running(session: AsyncSession, run_id: UUID, fence: int, state: RunState, **values: Any) -> bool:
     """Move a running run on, if the fence still holds; returns whether it did."""
     result = await session.execute(
-        update(job_runs)
-        .where(job_runs.c.id == run_id, job_runs.c.fence == fence, job_runs.c.state == RunState.RUNNING.value)
-        .values(state=_next_state(RunState.RUNNING, state), **values)
+        UPDATE_BY_ID.where(
+            job_runs.c.id == run_id, job_runs.c.fence == fence, job_runs.c.state == RunState.RUNNING.value
+        ).values(state=_next_state(RunState.RUNNING, state), **values)
     )
     return bool(result.rowcount)  # type: ignore[attr-defined]
 
