@@ -107,8 +107,7 @@ async def database_lifespan(
         await close_database()
 
 
-@asynccontextmanager
-async def get_async_session(*, read_only: bool = False, single: bool = False) -> AsyncIterator[AsyncSession]:
+def get_async_session(*, read_only: bool = False, single: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
     """Open a session on the process's pool: commits on a clean exit, rolls back on any error, always closes.
 
     Args: as ``DatabaseManager.session``.
@@ -116,8 +115,7 @@ async def get_async_session(*, read_only: bool = False, single: bool = False) ->
     Raises:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
     """
-    async with get_manager().session(read_only=read_only, single=single) as session:
-        yield session
+    return get_manager().session(read_only=read_only, single=single)
 
 
 async def session_dependency() -> AsyncIterator[AsyncSession]:

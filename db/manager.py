@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
 from db import schema
 from db.cancelled import CancelledStatements
@@ -73,12 +74,14 @@ class DatabaseManager:
             DatabaseBusy: others of this process wrote for half a minute (SQLite).
         """
         maker = self._read_only_sessions if read_only else self._single_sessions if single else self._sessions
-        async with nullcontext() if read_only else self._turn(), maker() as session:
+        async with nullcontext() if read_only else self._turn():
+            session = maker()
             try:
                 yield session
-                await session.commit()
+                await session.run_sync(_commit_and_close)
             except BaseException:
-                await session.rollback()
+                async with session:
+                    await session.rollback()
                 raise
 
     @asynccontextmanager
@@ -220,6 +223,12 @@ class DatabaseManager:
         if "unsupported startup parameter" in cause:
             advice = "this is PgBouncer: set DATABASE_POOLER=transaction"
         return DatabaseUnavailable(f"DATABASE_URL {masked(self.settings.url)}: no connection ({cause}); {advice}")
+
+
+def _commit_and_close(session: Session) -> None:
+    # Together, as the close has nothing left to wait for: AsyncSession's own would start a task for it.
+    session.commit()
+    session.close()
 
 
 def _tls_reason(failure: BaseException) -> str | None:

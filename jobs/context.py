@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.connection import get_async_session, get_reading_session
 from db.in_time import in_time
 from db.models import JobRunRange
+from db.past_orm import execute_past_orm
 from db.repositories.job_run import RunRow, get_run, holds_fence, lock_by_fence
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
@@ -93,7 +94,7 @@ class RunContext:
                 return
             # A run that gets on is no suspect, however often its workers die: crashes count from the last batch on.
             written = {"run_id": self.run_id, "new_cursor": batch.cursor, "new_counters": batch.counters}
-            await session.execute(_WRITE, written)
+            await execute_past_orm(session, _WRITE, written)
 
     @asynccontextmanager
     async def batch_of_range(self, number: int) -> AsyncIterator[Batch]:

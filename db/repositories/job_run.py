@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, Text, bindparam, false, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import NEXT_STATES, JobAttempt
+from db.past_orm import execute_past_orm
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
 from db.run_sessions import keep_name, name_columns, run_name
@@ -107,8 +108,8 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
     name = run_name(run_id, fence)
     values = {"run_id": run_id, "session_name": name}
     await keep_name(session, name)
-    run: RunRow | None = (await session.execute(query, values)).one_or_none()
-    return run
+    rows = await execute_past_orm(session, query, values)
+    return rows[0] if rows else None
 
 
 @lru_cache  # each batch of each run asks it
