@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, func, text, true
+from sqlalchemy import BindParameter, ColumnElement, Connection, func, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import PoolResetState
@@ -40,14 +40,14 @@ async def name_session(session: AsyncSession, name: str) -> None:
     """
     if session.get_bind().dialect.name not in MYSQL_DIALECTS:
         return
-    await keep_name(session, name)
+    await session.run_sync(lambda sync_session: keep_name(sync_session.connection(), name))
     await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
 
 
-async def keep_name(session: AsyncSession, name: str) -> None:
+def keep_name(connection: Connection, name: str) -> None:
     """Note a name that a statement is about to give to a session, so that MySQL lets it go when its time is over."""
-    if session.get_bind().dialect.name in MYSQL_DIALECTS:
-        (await session.connection()).info.setdefault(_NAMES, []).append(name)
+    if connection.dialect.name in MYSQL_DIALECTS:
+        connection.info.setdefault(_NAMES, []).append(name)
 
 
 def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState) -> None:

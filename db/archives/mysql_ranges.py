@@ -15,6 +15,7 @@ from db.archives.hashing import row_hash
 from db.archives.keys import key_columns, key_text, parse_key
 from db.archives.rows import Proof, ProofFailed, Shape, Stamp
 from db.archives.walks import Stretch, Walk
+from db.past_orm import execute_past_orm
 from db.types import UtcDateTime, UUIDType
 
 _COPY = (
@@ -62,7 +63,7 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
             shape.statements[form] = _statement(session, shape, template, has_lower=bool(position))
         statement, names = shape.statements[form]
         given = values | more
-        return await session.execute(statement, {name: given[name] for name in names})
+        return await execute_past_orm(session, statement, {name: given[name] for name in names})
 
     copied = await run(_COPY, most=stretch.count)
     if not copied.rowcount:

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import Row, Select, Text, bindparam, false, func, insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
 
 from db.models import NEXT_STATES, JobAttempt
-from db.past_orm import execute_past_orm
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
 from db.run_sessions import keep_name, name_columns, run_name
@@ -104,12 +104,14 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
         fence: of this attempt.
         shared: with other connections of this attempt; only who wants to change the row waits.
     """
-    query = _lock_by_fence(session.get_bind().dialect.name, shared=shared)
-    name = run_name(run_id, fence)
-    values = {"run_id": run_id, "session_name": name}
-    await keep_name(session, name)
-    rows = await execute_past_orm(session, query, values)
-    return rows[0] if rows else None
+    return await session.run_sync(_lock, run_id, fence, shared=shared)
+
+
+def _lock(session: Session, run_id: UUID, fence: int, *, shared: bool) -> RunRow | None:
+    connection, name = session.connection(), run_name(run_id, fence)
+    keep_name(connection, name)
+    query = _lock_by_fence(connection.dialect.name, shared=shared)
+    return connection.execute(query, {"run_id": run_id, "session_name": name}).one_or_none()
 
 
 @lru_cache  # each batch of each run asks it
