@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Column
 
 from db.json_text import to_json_text
+from db.python_types import python_type
 from db.types import ShortText, SmartJSON, checked_text
 
 
@@ -27,20 +28,9 @@ def read_value(column: Column[Any], value: Any) -> Any:
     if isinstance(column.type, SmartJSON):
         to_json_text(value)
         return value
-    kind = python_type(column)
+    kind = python_type(column.type)
     reader = next((read for known, read in _READERS if issubclass(kind, known)), None)
     return value if reader is None else reader(value, column)
-
-
-def python_type(column: Column[Any]) -> type[Any]:
-    """Return the type of the column's values in Python; ``object`` where it does not say."""
-    for one in (column.type, getattr(column.type, "impl_instance", None)):
-        try:
-            if one is not None and one.python_type is not object:
-                return one.python_type
-        except NotImplementedError:
-            continue
-    return object
 
 
 def _read_enum(value: Any, column: Column[Any]) -> Enum:
@@ -116,7 +106,7 @@ def _read_text(value: Any, column: Column[Any]) -> str:
 
 def _exactly(*kinds: type[Any]) -> Callable[[Any, Column[Any]], Any]:
     def read(value: Any, column: Column[Any]) -> Any:
-        kind = python_type(column)
+        kind = python_type(column.type)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ValueError(f"is a {type(value).__name__} and no {kind.__name__}")
         return kind(value)

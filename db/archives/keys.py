@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column, Table
-from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from db.python_types import python_type
 
 Key = tuple[Any, ...]
 """The values of a primary key, in the order of its columns."""
@@ -42,7 +43,7 @@ def parse_key(table: Table, text: str) -> Key:
             raise ValueError  # noqa: TRY301 - told below, with the rest
         return tuple(_value(column, str(part)) for column, part in zip(columns, texts, strict=True))
     except (ValueError, ArithmeticError):
-        names = ", ".join(f"{column.name} {_python_type(column.type).__name__}" for column in columns)
+        names = ", ".join(f"{column.name} {python_type(column.type).__name__}" for column in columns)
         form = "one value" if len(columns) == 1 else "a JSON list"
         raise KeyTextError(f"{text!r} is no key of {table.fullname}: it must be {form} ({names})") from None
 
@@ -52,11 +53,7 @@ def _text(value: Any) -> str:
 
 
 def _value(column: Column[Any], text: str) -> Any:
-    kind = _python_type(column.type)
+    kind = python_type(column.type)
     if kind is datetime:
         return datetime.fromisoformat(text)
     return kind(text) if kind in {UUID, int, Decimal} else text
-
-
-def _python_type(kind: TypeEngine[Any]) -> type[Any]:
-    return _python_type(kind.impl_instance) if isinstance(kind, TypeDecorator) else kind.python_type

@@ -11,6 +11,8 @@ from uuid import UUID
 from sqlalchemy import Enum, Table
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from db.python_types import python_type
+
 
 class LineUnreadable(ValueError):  # noqa: N818
     """A line of a file is no row of its table; the message is one line."""
@@ -60,11 +62,8 @@ def read_value(kind: TypeEngine[Any], value: Any) -> Any:
         return read_value(kind.impl_instance, value)
     if isinstance(kind, Enum):
         return _read_enum(kind, value)
-    try:
-        python_type = kind.python_type
-    except NotImplementedError:  # a type of one engine: as it is
-        return value
-    return _FROM_JSON.get(python_type, lambda same: same)(value)
+    # A type of one engine that does not say what its values are: as they are.
+    return _FROM_JSON.get(python_type(kind), lambda same: same)(value)
 
 
 def _read_enum(kind: Enum, value: Any) -> Any:

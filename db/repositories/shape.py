@@ -8,7 +8,6 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Column,
     PrimaryKeyConstraint,
@@ -18,11 +17,11 @@ from sqlalchemy import (
     inspect,
 )
 from sqlalchemy.orm import Mapper
-from sqlalchemy.types import TypeDecorator
 
 from db.base import Base
 from db.errors import DuplicateKeyError, InvalidFilterError, InvalidInputError, ValueTooLongError
 from db.mixins import SoftDeleteMixin
+from db.python_types import python_type
 from db.types import checked_text
 from holdfast.outbox import EARLIEST_YEAR
 
@@ -65,7 +64,7 @@ class Shape(Generic[ModelT]):
         self._rules = {frozenset(columns): name for columns, name in keys.items()}
         self.unique_fields = frozenset(self.fields[column.name] for key in self.unique_keys for column in key)
         self.not_changed = {self.key_field} | (MARKS if self.is_soft else set())
-        self.kinds = {name: _python_type(column) for name, column in self.columns.items()}
+        self.kinds = {name: python_type(column.type) for name, column in self.columns.items()}
         self._checks = {name: _check_of(column, self.kinds[name]) for name, column in self.columns.items()}
 
     def unknown(self, field: object, *, purpose: str) -> str:
@@ -181,14 +180,6 @@ def _unique_keys(table: Table) -> Iterable[tuple[tuple[Column[Any], ...], str]]:
     ):
         if all(isinstance(column, Column) for column in rule.columns):
             yield tuple(rule.columns), str(rule.name)
-
-
-def _python_type(column: Column[Any]) -> type:
-    kind = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
-    try:
-        return dict if isinstance(kind, JSON) else kind.python_type
-    except NotImplementedError:
-        return object
 
 
 def _check_of(column: Column[Any], kind: type) -> Check | None:
