@@ -7,10 +7,11 @@ a named lock. On SQLite there is no server that could end a session.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, func, text, true
+from sqlalchemy import ARRAY, BindParameter, ColumnElement, Connection, Text, bindparam, func, select, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.pool import PoolResetState
@@ -19,13 +20,27 @@ from db.errors import mysql_code
 
 MYSQL_DIALECTS = frozenset({"mysql", "mariadb"})
 NO_SUCH_THREAD = 1094
+MOST_SHARES = 8
+"""Of one run, each in a session of its own."""
 _NAMES = "holdfast_names"
 """Where a connection's own dictionary keeps the names under which it is shown."""
 
 
-def run_name(run_id: UUID, fence: int) -> str:
-    """Return the name of a session that works on one run; at most 63 characters, as PostgreSQL keeps."""
-    return f"holdfast {run_id} {fence}"
+def run_name(run_id: UUID, fence: int, share: int | None = None) -> str:
+    """Return the name of a session that works on one run; at most 63 characters, as PostgreSQL keeps.
+
+    Args:
+        run_id: the run's.
+        fence: of the attempt.
+        share: its number, where the session works on one of several shares of the run: MySQL gives a name to one
+            session at a time.
+    """
+    return f"holdfast {run_id} {fence}" + ("" if share is None else f".{share}")
+
+
+def run_names(run_id: UUID, fence: int) -> list[str]:
+    """Return all names of sessions in which one attempt of a run may be at work."""
+    return [run_name(run_id, fence, share) for share in (None, *range(MOST_SHARES))]
 
 
 def worker_name(worker_id: str, purpose: str) -> str:
@@ -78,23 +93,26 @@ def name_columns(dialect: str, name: str | BindParameter[str]) -> list[ColumnEle
     return []
 
 
-async def end_session(session: AsyncSession, name: str) -> bool:
-    """End the session that works under this name; returns whether there was one.
+async def end_sessions(session: AsyncSession, names: Sequence[str]) -> bool:
+    """End the sessions that work under these names; returns whether there was one.
 
-    Its transaction is rolled back. The database's user may end its own sessions, which is all that is needed.
+    Their transactions are rolled back. The database's user may end its own sessions, which is all that is needed.
     """
     dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
-        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name"
-        return bool((await session.execute(text(query), {"name": name})).scalar_one())
+        query = text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = ANY(:names)"
+        )
+        query = query.bindparams(bindparam("names", type_=ARRAY(Text())))
+        return bool((await session.execute(query, {"names": list(names)})).scalar_one())
     if dialect not in MYSQL_DIALECTS:
         return False
-    thread = (await session.execute(text("SELECT IS_USED_LOCK(:name)"), {"name": name})).scalar_one()
-    if thread is None:
-        return False
-    try:
-        await session.execute(text(f"KILL {int(thread)}"))
-    except SQLAlchemyError as error:
-        if mysql_code(error) != NO_SUCH_THREAD:  # it has ended by itself
-            raise
-    return True
+    threads = (await session.execute(select(*(func.is_used_lock(name) for name in names)))).one()
+    found = {int(thread) for thread in threads if thread is not None}
+    for thread in found:
+        try:
+            await session.execute(text(f"KILL {thread}"))
+        except SQLAlchemyError as error:
+            if mysql_code(error) != NO_SUCH_THREAD:  # it has ended by itself
+                raise
+    return bool(found)

@@ -98,7 +98,7 @@ class RunContext:
 
     @asynccontextmanager
     async def batch_of_range(self, number: int) -> AsyncIterator[Batch]:
-        """Open one transaction of one of several connections that work on this run side by side (PostgreSQL).
+        """Open one transaction of one of several connections that work on this run side by side.
 
         The range's row is locked, and the run's row shared with the other connections: whoever takes the run over waits
         for all of them. Its cursor and counters are the range's, as ``batch``'s are the run's; let all ranges pause now
@@ -114,7 +114,7 @@ class RunContext:
         """
         async with get_async_session() as session:
             async with in_time():
-                self._still_ours(await lock_by_fence(session, self.run_id, self.fence, shared=True))
+                self._still_ours(await lock_by_fence(session, self.run_id, self.fence, share=number))
             mine = {"of_run": self.run_id, "of_number": number}
             row = (await session.execute(_LOCK_RANGE, mine)).one()
             batch = Batch(session, deepcopy(row.cursor), dict(row.counters))

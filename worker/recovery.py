@@ -12,7 +12,7 @@ from db.connection import get_async_session, get_reader, get_reading_session
 from db.in_time import in_time
 from db.repositories import due_runs, job_run
 from db.repositories.job_run import RunRow
-from db.run_sessions import end_session, run_name, worker_name
+from db.run_sessions import end_sessions, run_names, worker_name
 from db.types import utc_now
 from holdfast.states import RunState
 from worker.ledger import Vitals, charge_crash
@@ -62,11 +62,9 @@ class _Present:
 
 async def end_former_sessions(run: RunRow) -> None:
     """End the database sessions in which a dead worker may hold this run: one that is frozen keeps its locks."""
-    names = [run_name(run.id, run.fence)]
-    names += [worker_name(run.worker_id, purpose) for purpose in ("admits", "ends")]
+    names = run_names(run.id, run.fence) + [worker_name(run.worker_id, purpose) for purpose in ("admits", "ends")]
     async with in_time(), get_async_session() as session:
-        for name in names:
-            await end_session(session, name)
+        await end_sessions(session, names)
 
 
 async def _put_back(orphan: RunRow, vitals: Vitals, active_here: Collection[UUID]) -> bool:

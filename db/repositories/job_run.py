@@ -93,7 +93,7 @@ _MOVING = (
 )
 
 
-async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shared: bool = False) -> RunRow | None:
+async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, share: int | None = None) -> RunRow | None:
     """Lock a run for the worker that was admitted to it at this fence, and return what that needs to know of it.
 
     The session is shown to others under the run's name from here on (``db.run_sessions``).
@@ -102,15 +102,16 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
         session: of a batch.
         run_id: the run's.
         fence: of this attempt.
-        shared: with other connections of this attempt; only who wants to change the row waits.
+        share: of which the session is to work, where several connections of this attempt do so side by side: they
+            lock the run together, and only who wants to change its row waits.
     """
-    return await session.run_sync(_lock, run_id, fence, shared=shared)
+    return await session.run_sync(_lock, run_id, fence, share)
 
 
-def _lock(session: Session, run_id: UUID, fence: int, *, shared: bool) -> RunRow | None:
-    connection, name = session.connection(), run_name(run_id, fence)
+def _lock(session: Session, run_id: UUID, fence: int, share: int | None) -> RunRow | None:
+    connection, name = session.connection(), run_name(run_id, fence, share)
     keep_name(connection, name)
-    query = _lock_by_fence(connection.dialect.name, shared=shared)
+    query = _lock_by_fence(connection.dialect.name, shared=share is not None)
     return connection.execute(query, {"run_id": run_id, "session_name": name}).one_or_none()
 
 

@@ -14,7 +14,7 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.errors import DatabaseUnavailable
 from db.models import Task, User
-from db.run_sessions import end_session, name_columns, run_name
+from db.run_sessions import end_sessions, name_columns, run_name
 from db.settings import DatabaseSettings
 from holdfast.outbox import uuid7
 from tests import skips
@@ -112,13 +112,13 @@ async def test_a_run_s_session_is_found_by_its_name_and_ended(manager: DatabaseM
         async with manager.session() as session:
             await session.execute(select(*name_columns("postgresql", name)))
             async with manager.session() as other:
-                assert await end_session(other, name)
+                assert await end_sessions(other, [run_name(uuid7(), 1), name])
             await session.execute(text("SELECT 1"))
 
     with pytest.raises(DBAPIError):
         await hold()
     async with manager.session() as session:
-        assert not await end_session(session, name)
+        assert not await end_sessions(session, [name])
 
 
 async def test_a_cancelled_statement_ends_at_the_server(
