@@ -19,7 +19,7 @@ MEASURES: dict[str, tuple[Measure, str]] = {
     "postgresql": (measures.postgresql, "44 % due: to a table, by two connections, to files, under an old snapshot"),
     "sparse": (measures.sparse, "1 % due"),
     "oltp": (measures.oltp, "short transactions beside it"),
-    "mariadb": (measures.mariadb, "beside pt-archiver"),
+    "mariadb": (measures.mariadb, "by one and by two connections, beside pt-archiver"),
     "growth": (measures.growth, "100,000 and 10,000,000 rows, and memory"),
 }
 

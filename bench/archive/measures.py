@@ -88,22 +88,27 @@ def oltp(arena: Arena, scale: Scale) -> list[Row]:
 
 
 def mariadb(arena: Arena, scale: Scale) -> list[Row]:
-    """Beside pt-archiver, in bulk and as it is by default."""
+    """By one and by two connections, beside pt-archiver, in bulk and as it is by default."""
     if shutil.which("pt-archiver") is None:
         print("mariadb: not measured: pt-archiver (percona-toolkit) is not installed", file=sys.stderr)
         return []
     rows = scale.of(ROWS, least=20_000)
     few = rows // 50
-    ours, bulk, default = [], [], []
+    ours, twos, bulk, default = [], [], [], []
     for _ in scale.rounds():
         with arena.mariadb_tasks(rows, DENSE) as url:
             ours.append(rate(arena.run("archive", url)))
+        with arena.mariadb_tasks(rows, DENSE) as url:
+            twos.append(rate(arena.run("archive", url, connections=2)))
         options = ("--bulk-insert", "--bulk-delete", "--limit", "1000", "--commit-each")
         bulk.append(_pt_archiver_rate(arena, rows, *options))
         default.append(_pt_archiver_rate(arena, few))
     name = "archive to a table on MariaDB, 44 % due, with proof"
     return [
         Row(name, "rows/s", ours, bulk, "pt-archiver, in bulk", at_least_times(1.4)),
+        Row(
+            "the same by two connections of one run", "rows/s", twos, bulk, "pt-archiver, in bulk", at_least_times(1.4)
+        ),
         Row(name, "rows/s", ours, default, "pt-archiver, row by row", at_least_times(7)),
     ]
 
