@@ -34,13 +34,21 @@ SERVERS: dict[str, Callable[[], PostgresServer | MariaDBServer] | None] = {
     "postgresql": PostgresServer,
     "mariadb": MariaDBServer,
 }
-ARCHIVES: dict[str, Destination] = {"archive-to-tables": "tables", "archive-to-files": "files"}
+ARCHIVES: dict[str, tuple[Destination, int]] = {
+    "archive-to-tables": ("tables", 1),
+    "archive-to-files": ("files", 1),
+    "archive-by-two": ("tables", 2),
+}
+"""Whereto, and by how many connections."""
 PARTS = ("model", "imports", "archives", "returns", "memory", "core")
 REAL_PARTS_TAKE = 20
 """Times as long as the model as data."""
 BATCH_ROWS = 1000
 ARCHIVED_BATCH_ROWS = 10
 ARCHIVED_ROWS_A_KILL = 200
+ARCHIVED_BY_TWO_BATCH_ROWS = 3
+ARCHIVED_BY_TWO_ROWS_A_KILL = 600
+"""They tell twice a second only how far they are."""
 ARCHIVED_MARGIN_ROWS = 2000
 HEARTBEAT_TIMEOUT_S = 1.0
 MEMORY_TIMEOUT_S = 3600.0
@@ -86,7 +94,7 @@ def _parse_options() -> argparse.Namespace:
         "--model-examples": (5000, "examples of the model; of those with the real parts one in twenty"),
         "--kills": (20, "kills in each import"),
         "--rows": (200_000, "rows of the killed imports"),
-        "--archive-kills": (200, "kills in each archive: to tables, to files"),
+        "--archive-kills": (200, "kills in each archive: to tables, to files, by two connections"),
         "--return-kills": (200, "kills in each return: restored or erased, from tables or files"),
         "--file-mb": (1000, "size of the large file"),
         "--producer-kills": (200, "kills of producers with the outbox"),
@@ -152,19 +160,31 @@ async def _kill(engine: str, kills: int, rows: int, seed: int) -> bool:
 
 
 async def _kill_archives(engine: str, options: argparse.Namespace, seed: int) -> bool:
-    kills = options.archive_kills
-    passed, rows = True, ARCHIVED_ROWS_A_KILL * kills + ARCHIVED_MARGIN_ROWS
+    kills, passed = options.archive_kills, True
+    actions = [ARCHIVES[name] for name in ARCHIVES if name in options.actions]
     try:
-        for destination in (ARCHIVES[name] for name in ARCHIVES if name in options.actions):
+        for destination, connections in actions:
+            if connections > 1 and engine == "sqlite":  # it has one writer
+                continue
+            batch_rows, rows_a_kill = ARCHIVED_BATCH_ROWS, ARCHIVED_ROWS_A_KILL
+            if connections > 1:
+                batch_rows, rows_a_kill = ARCHIVED_BY_TWO_BATCH_ROWS, ARCHIVED_BY_TWO_ROWS_A_KILL
+            rows = rows_a_kill * kills + ARCHIVED_MARGIN_ROWS
             with Forks() as forks, _place(engine, with_redis=False, starter=forks) as place:
                 due = rows * (LIVING_EVERY - 1) // LIVING_EVERY
                 rng = random.Random(seed)  # noqa: S311 - no secret
                 moments = draw_moments(rng, kills, due, margin_rows=ARCHIVED_MARGIN_ROWS)
                 trial = await kill_archives(
-                    place, rows, moments, destination=destination, batch_rows=ARCHIVED_BATCH_ROWS
+                    place,
+                    rows,
+                    moments,
+                    destination=destination,
+                    batch_rows=batch_rows,
+                    connections=connections,
                 )
+            by = "" if connections == 1 else f" by {connections} connections"
             print(
-                f"{engine:<10}  archive to {destination}: kills {trial.landed} of {kills}, rows lost {trial.lost}, "
+                f"{engine:<10}  archive to {destination}{by}: kills {trial.landed} of {kills}, rows lost {trial.lost}, "
                 f"doubled {trial.doubled}, changed {trial.changed}, "
                 f"{'; '.join(trial.wrong) or 'counters and files exact'}, {trial.seconds:.0f} s",
                 flush=True,

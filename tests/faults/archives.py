@@ -51,7 +51,13 @@ class ArchiveTrial:
 
 
 async def kill_archives(
-    place: Place, rows: int, moments: Sequence[Moment], *, destination: Destination, batch_rows: int
+    place: Place,
+    rows: int,
+    moments: Sequence[Moment],
+    *,
+    destination: Destination,
+    batch_rows: int,
+    connections: int = 1,
 ) -> ArchiveTrial:
     """Archives tasks while the worker is killed at each of the moments, and judges the end.
 
@@ -61,11 +67,13 @@ async def kill_archives(
         moments: of the kills, in rows that have left.
         destination: whereto.
         batch_rows: for each transaction.
+        connections: that work side by side.
     """
     began = time.monotonic()
     async with place.watched() as watch:
         before = await make_archivable(watch.manager, rows)
-        run_id = await place.enqueue(watch, ArchiveDeleted(destination=destination, batch_rows=batch_rows))
+        request = ArchiveDeleted(destination=destination, batch_rows=batch_rows, connections=connections)
+        run_id = await place.enqueue(watch, request)
         landed = await kill_through(place, watch, run_id, moments, counter="rows")
         trial = await judge_archive(watch, run_id, before, destination)
     trial.landed, trial.seconds = landed, time.monotonic() - began
