@@ -197,7 +197,7 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
     batch_target_ms: float = Field(default=20.0, ge=1, le=10_000)
     """How long one transaction is to take."""
     connections: int = Field(default=1, ge=1, le=8)
-    """Connections that work side by side where the table is walked by pages (PostgreSQL); one elsewhere."""
+    """Connections that share a table which is walked in its own order; SQLite has one writer, and so one of them."""
     dry_run: bool = False
     """Count and estimate; nothing is changed."""
 

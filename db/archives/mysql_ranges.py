@@ -5,6 +5,8 @@ there, and deleted by their copies' keys where each column is the same as the co
 be read on to rows that others have locked, and would wait for them.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import BindParameter, Dialect, Executable, Integer, bindparam, text
@@ -20,7 +22,8 @@ from db.types import UtcDateTime, UUIDType
 
 _COPY = (
     "INSERT INTO {a} ({names}, {own}) SELECT {columns}, :archived_at, :run_id FROM {t} FORCE INDEX (PRIMARY) "
-    "WHERE {t}.is_deleted AND {t}.deleted_at < :before{behind_t} ORDER BY {t}.{key} LIMIT :most FOR UPDATE SKIP LOCKED"
+    "WHERE {t}.is_deleted AND {t}.deleted_at < :before{behind_t}{until_t} "
+    "ORDER BY {t}.{key} LIMIT :most FOR UPDATE SKIP LOCKED"
 )
 _SUM = (
     "SELECT count(*), sum(hash), max(place) AS last FROM (SELECT {a}.{key} AS place, {hash} AS hash "
@@ -31,7 +34,8 @@ _DELETE = (
     "WHERE {a}.{run} = :run_id{behind_a} AND {a}.{key} <= :upper AND {same}"
 )
 """In the words of ``_words``: mapped names. An archive holds the rows of other runs as well, in all places; the limit
-keeps the sum from reading them all."""
+keeps the sum from reading them all. Where several connections share a table, those of the others lie behind the end of
+this one's walk: in the order of the key its own come first, and neither sum nor deletion goes beyond them."""
 
 
 def has_ranges(shape: Shape, walk: Walk, dialect: str) -> bool:
@@ -52,22 +56,21 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
     Raises:
         ProofFailed: a row and its copy are not the same; roll back.
     """
-    position = stretch.walk.position
+    walk, key_of = stretch.walk, partial(parse_key, shape.table)
     values: dict[str, Any] = {"before": stretch.before, "archived_at": stamp.archived_at, "run_id": stamp.run_id}
-    if position:
-        values["lower"] = parse_key(shape.table, position[0])[0]
+    values |= {name: key_of(place[0])[0] for name, place in (("lower", walk.position), ("end", walk.end)) if place}
 
     async def run(template: str, **more: Any) -> Any:
-        form = (template, bool(position))
+        form = (template, bool(walk.position), bool(walk.end))
         if form not in shape.statements:
-            shape.statements[form] = _statement(session, shape, template, has_lower=bool(position))
+            shape.statements[form] = _statement(session, shape, template, walk)
         statement, names = shape.statements[form]
         given = values | more
         return await execute_past_orm(session, statement, {name: given[name] for name in names})
 
     copied = await run(_COPY, most=stretch.count)
     if not copied.rowcount:
-        return Proof(0, 0), Walk("keys", position, is_over=True)
+        return Proof(0, 0), replace(walk, is_over=True)
     kept, checksum, upper = (await run(_SUM, most=copied.rowcount)).one()
     deleted = await run(_DELETE, upper=upper)
     if not copied.rowcount == kept == deleted.rowcount:
@@ -75,13 +78,15 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
             f"{shape.table.fullname}: {copied.rowcount} rows were archived but {deleted.rowcount} of them as they are "
             "in the table: nothing was changed"
         )
-    return Proof(kept, int(checksum)), Walk("keys", (key_text((upper,)),), is_over=kept < stretch.count)
+    behind = replace(walk, position=(key_text((upper,)),), is_over=kept < stretch.count)
+    return Proof(kept, int(checksum)), behind
 
 
-def _statement(session: AsyncSession, shape: Shape, template: str, *, has_lower: bool) -> tuple[Executable, list[str]]:
+def _statement(session: AsyncSession, shape: Shape, template: str, walk: Walk) -> tuple[Executable, list[str]]:
     """Return a statement, and the names of its parameters."""
     words = _words(session, shape)
-    words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if has_lower else "" for side in "ta"}
+    words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if walk.position else "" for side in "ta"}
+    words["until_t"] = f" AND {words['t']}.{words['key']} <= :end" if walk.end else ""
     written = template.format(**words)
     named = [one for one in _parameters(shape) if f":{one.key}" in written]
     statement = text(written).bindparams(*named)
@@ -118,6 +123,12 @@ def quote_table(dialect: Dialect, table: Any) -> str:
 
 def _parameters(shape: Shape) -> list[BindParameter[Any]]:
     key = key_columns(shape.table)[0].type
-    types: dict[str, Any] = {"lower": key, "upper": key, "before": UtcDateTime(), "archived_at": UtcDateTime()}
+    types: dict[str, Any] = {
+        "lower": key,
+        "upper": key,
+        "end": key,
+        "before": UtcDateTime(),
+        "archived_at": UtcDateTime(),
+    }
     types |= {"run_id": UUIDType(), "most": Integer()}
     return [bindparam(name, type_=kind) for name, kind in types.items()]

@@ -9,6 +9,7 @@ from one to the next.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 from sqlalchemy import Column, ColumnElement, Table, and_, func, literal, or_, select, text, tuple_
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.keys import Key, key_columns, key_text, parse_key
 from db.archives.rows import ByDeletions, ByPages, Chosen, is_due
+from db.run_sessions import MYSQL_DIALECTS
 
 WalkKind = Literal["pages", "keys", "deletions"]
 DENSE_SHARE = 0.05
@@ -35,6 +37,8 @@ class Walk:
     page: int = 0
     pages: int = 0
     """How many the table had at the start; what came behind them later is not due."""
+    end: tuple[str, ...] = ()
+    """By keys: the greatest that belongs to it, as text; empty: it goes on to the end of the table."""
     is_over: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -44,13 +48,14 @@ class Walk:
             "position": list(self.position),
             "page": self.page,
             "pages": self.pages,
+            "end": list(self.end),
             "is_over": self.is_over,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Walk":
-        """Return what ``as_json`` has told."""
-        return cls(**{**values, "position": tuple(values["position"])})
+        """Return what ``as_json`` has told, or that of a version that knew no ``end``."""
+        return cls(**{**values, **{name: tuple(values.get(name, ())) for name in ("position", "end")}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +109,42 @@ async def choose_rows(session: AsyncSession, stretch: Stretch) -> tuple[list[Key
     query = select(*leading).where(is_due(table, stretch.before)).order_by(*leading).limit(stretch.count)
     if walk.position:
         query = query.where(_behind(leading, _values(table, walk), dialect))
+    if walk.end:
+        query = query.where(leading[0] <= literal(parse_key(table, walk.end[0])[0], leading[0].type))
     if dialect != "sqlite":
         query = query.with_for_update(skip_locked=True)
     rows = [tuple(row) for row in await session.execute(query)]
     if not rows:
-        return [], Walk(walk.kind, walk.position, is_over=True)
+        return [], replace(walk, is_over=True)
     last, width = rows[-1], len(keys)
     position = (*(value.isoformat() for value in last[:-width]), key_text(last[-width:]))
-    return [row[-width:] for row in rows], Walk(walk.kind, position, is_over=len(rows) < stretch.count)
+    return [row[-width:] for row in rows], replace(walk, position=position, is_over=len(rows) < stretch.count)
+
+
+async def split_keys(session: AsyncSession, stretch: Stretch, parts: int) -> list[Walk]:
+    """Return what is left of a walk by a key of one column as several walks, each with about as many due rows.
+
+    Nothing is locked. The table is read once in the order of its key.
+
+    Args:
+        session: nothing is written.
+        stretch: where the walk stands; its count is that of the due rows that are left.
+        parts: how many walks; there are fewer where there are fewer due rows.
+    """
+    (key,) = key_columns(stretch.table)
+    dialect, rows_a_part = session.get_bind().dialect.name, max(1, -(-stretch.count // parts))
+    bounds = [stretch.walk.position]
+    query = select(key).where(is_due(stretch.table, stretch.before)).order_by(key).limit(1).offset(rows_a_part - 1)
+    for dialect_name in MYSQL_DIALECTS:  # it would sort the due rows by their keys for each bound
+        query = query.with_hint(stretch.table, "FORCE INDEX (PRIMARY)", dialect_name)
+    while len(bounds) < parts:
+        lower = parse_key(stretch.table, bounds[-1][0]) if bounds[-1] else ()
+        rest = query.where(_behind([key], lower, dialect)) if lower else query
+        bound = (await session.execute(rest)).one_or_none()
+        if bound is None:
+            break
+        bounds.append((key_text(tuple(bound)),))
+    return [Walk("keys", lower, end=upper) for lower, upper in pairwise([*bounds, stretch.walk.end])]
 
 
 async def find_deletions(session: AsyncSession, stretch: Stretch) -> tuple[ByDeletions, Walk]:

@@ -6,13 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Table
-from sqlalchemy.exc import DBAPIError
 
 from db.archives.catalog import Catalog
 from db.archives.rows import ProofFailed, Stamp, count_due
 from db.archives.walks import Stretch, Walk, choose_walk
 from db.connection import get_manager, get_reading_session
-from db.errors import is_unique_violation
 from db.mixins import now
 from holdfast.progress import Progress
 from holdfast.requests import ArchiveDeleted, ArchiveReport
@@ -21,10 +19,11 @@ from jobs.archive_deleted.closing import close_files, make_report
 from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing, last_number
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
+from jobs.archive_deleted.pieces import take_piece
 from jobs.archive_deleted.plan import Plan, first_state, make_plan
-from jobs.archive_deleted.side_by_side import walk_side_by_side
+from jobs.archive_deleted.side_by_side import can_be_shared, walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient, is_lock_conflict
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
 from jobs.outcomes import JobFailed
@@ -105,7 +104,7 @@ class Archive:
         share = self.state.of(table.fullname)
         if share.walk is None:
             share = await self._begin_walk(table, share)
-        if share.walk is not None and share.walk.kind == "pages" and self.request.connections > 1:
+        if can_be_shared(self, table):
             if (end := await walk_side_by_side(self, table)) is not None:
                 return end
             share = self.state.of(table.fullname)
@@ -161,21 +160,14 @@ class Archive:
         share = self.state.of(table.fullname)
         assert share.walk is not None  # noqa: S101 - a walk has begun
         stretch = Stretch(table, share.walk, share.before, self._rows_allowed(size.rows))
-        swift, careful = self.steps(table, share.walk)
         keeping = None
         if share.walk.kind == "pages":
             stretch, keeping = await self._written_ahead(stretch)
-        try:
-            try:
-                taken = await self.batch(stretch, swift, keeping=keeping)
-                size.took(taken.effort, taken.seconds, beside_others=self.throttle.share < 1)
-            except ProofFailed:
-                await self.batch(stretch, careful)
-        except DBAPIError as error:
-            if swift in SWIFT_STEPS and is_lock_conflict(error):
-                await self.batch(stretch, careful)
-            else:
-                await self._after_failure(error, stretch, size)
+
+        async def batch(stretch: Stretch, step: Step) -> Taken:
+            return await self.batch(stretch, step, keeping=keeping if step in SWIFT_STEPS else None)
+
+        await take_piece(self, stretch, size, batch)
 
     def steps(self, table: Table, walk: Walk) -> tuple[Step, Step]:
         """Return the two ways to take a walk's rows, as ``choose_steps``."""
@@ -189,19 +181,6 @@ class Archive:
             place = Place(self._stamp, self._folder, self.context.fence)
             self._ahead = Ahead(place, self.plan.shapes[stretch.table.fullname])
         return await self._ahead.next(stretch, self._next_number)
-
-    async def _after_failure(self, error: DBAPIError, stretch: Stretch, size: BatchSize) -> None:
-        """Go on with fewer rows where some were locked; leave one alone that is locked for long."""
-        if is_unique_violation(error) and self.request.destination == "tables":
-            raise JobFailed(
-                "already_archived",
-                f"{stretch.table.fullname}: a row that is due, or one that goes with it, is in its archive already; "
-                "nothing of its batch was moved: compare the two and remove one",
-            ) from error
-        if not is_lock_conflict(error):
-            raise error
-        if not size.shrink():
-            await self.batch(replace(stretch, count=1), Batch.pass_over)
 
     async def batch(
         self, stretch: Stretch, step: Step, *, keeping: Keeping | None = None, discard: bool = False

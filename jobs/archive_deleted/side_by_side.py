@@ -1,27 +1,30 @@
-"""Several connections of one run, each with a share of the table's pages and a row of its own in ``job_run_ranges``.
+"""Several connections of one run, each with a share of a table and a row of its own in ``job_run_ranges``.
+
+A share is a part of the table's pages on PostgreSQL, and a range of its key where those are not walked, as on MySQL and
+MariaDB. SQLite has one writer.
 
 A batch of a share locks the share's row and the run's row shared, which whoever takes the run over waits for. Every
 half second all of them pause: the run's own batch adds up what they have done, and whoever waits for the run's row (a
-cancellation, say) gets it. On PostgreSQL only: SQLite has one writer, and MySQL finds a stuck session by a lock that
-one connection has.
+cancellation, say) gets it. Each session has a name of its own, by which it is found if it is stuck
+(``db.run_sessions``).
 """
 
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, delete, insert, select, update
-from sqlalchemy.exc import DBAPIError
 
-from db.archives.rows import ProofFailed
-from db.archives.walks import Stretch, Walk
-from db.connection import get_reading_session
+from db.archives.walks import Stretch, Walk, split_keys
+from db.connection import get_manager, get_reading_session
 from db.models import JobRunRange
 from jobs.archive_deleted.destinations import last_number
-from jobs.archive_deleted.state import EndedBy, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient, is_lock_conflict
+from jobs.archive_deleted.pieces import take_piece
+from jobs.archive_deleted.state import EndedBy, TableState, added
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient
 from jobs.batch_size import BatchSize
 
 if TYPE_CHECKING:
@@ -60,10 +63,22 @@ class Share:
         return cls(row.number, walk, cursor["files"], checksums, cursor["longest_s"], dict(row.counters))
 
 
+def can_be_shared(archive: "Archive", table: Table) -> bool:
+    """Whether several connections can take a table's walk from where it stands to its end."""
+    known, request = archive.state.of(table.fullname), archive.request
+    if known.walk is None or known.walk.is_over or request.connections == 1 or request.max_rows is not None:
+        return False
+    if known.walk.kind != "keys":
+        return known.walk.kind == "pages"
+    # What was left behind lies where it lies, and a family has rows in several tables.
+    is_simple = known.walks == 1 and len(table.primary_key) == 1 and not archive.plan.has_children(table)
+    return is_simple and not get_manager().writers_take_turns
+
+
 async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
-    """Walk a table's pages to their end; returns why the run ends before that, if it does."""
-    shares = await _open_shares(archive, table)
-    while any(not share.walk.is_over for share in shares):
+    """Walk a table to its end, or to that of its pages; returns why the run ends before that, if it does."""
+    shares, is_over = await _open_shares(archive, table), False
+    while not is_over:
         await archive.throttle.hold()
         archive.context.stop_if_asked()
         if (end := archive.limit_reached()) is not None:
@@ -75,21 +90,20 @@ async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
         for error in ended:
             if error is not None:
                 raise error
-        await _add_up(archive, table, shares)
+        is_over = await _add_up(archive, table, shares)
         await archive.publish()
     return None
 
 
 async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
-    run_id, walk = archive.context.run_id, archive.state.of(table.fullname).walk
+    run_id, known = archive.context.run_id, archive.state.of(table.fullname)
+    walk = known.walk
     assert walk is not None  # noqa: S101 - a walk has begun
     async with get_reading_session() as session:
         query = select(JobRunRange.__table__).where(JobRunRange.run_id == run_id).order_by(JobRunRange.number)
         shares = [Share.from_row(row) for row in await session.execute(query)]
     if not shares:
-        count, begin = archive.request.connections, walk.page
-        bounds = [begin + (walk.pages - begin) * number // count for number in range(count + 1)]
-        pieces = [Walk("pages", page=lower, pages=upper, is_over=lower == upper) for lower, upper in pairwise(bounds)]
+        pieces = await _split(table, known, archive.request.connections)
         first = await last_number(run_id) // NUMBERS_A_SHARE + 1
         shares = [Share(place, piece, (first + place) * NUMBERS_A_SHARE) for place, piece in enumerate(pieces)]
         async with archive.context.batch() as batch:
@@ -101,21 +115,25 @@ async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
     return shares
 
 
+async def _split(table: Table, known: TableState, count: int) -> list[Walk]:
+    walk = known.walk
+    assert walk is not None  # noqa: S101 - a walk has begun
+    if walk.kind == "keys":
+        async with get_reading_session() as session:
+            left = Stretch(table, walk, known.before, known.due - known.moved_in_walk)
+            return await split_keys(session, left, count)
+    bounds = [walk.page + (walk.pages - walk.page) * number // count for number in range(count + 1)]
+    return [Walk("pages", page=lower, pages=upper, is_over=lower == upper) for lower, upper in pairwise(bounds)]
+
+
 async def _work(archive: "Archive", table: Table, share: Share, until: float) -> None:
+    before, batch = archive.state.of(table.fullname).before, partial(_batch, archive, share)
     while not share.walk.is_over and time.monotonic() < until and not archive.context.should_stop():
         assert share.size is not None  # noqa: S101 - set when it was opened
-        stretch = Stretch(table, share.walk, archive.state.of(table.fullname).before, share.size.rows)
-        try:
-            taken, seconds = await _batch(archive, stretch, share, Batch.take_pages)
-            share.size.took(taken.effort, seconds, beside_others=archive.throttle.share < 1)
-            await archive.throttle.rest(seconds)
-        except (ProofFailed, DBAPIError) as error:
-            if not isinstance(error, ProofFailed) and not is_lock_conflict(error):
-                raise
-            await _batch(archive, stretch, share, Batch.take_pages_by_row)
+        await take_piece(archive, Stretch(table, share.walk, before, share.size.rows), share.size, batch)
 
 
-async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: Step) -> tuple[Taken, float]:
+async def _batch(archive: "Archive", share: Share, stretch: Stretch, step: Step) -> Taken:
     began = time.monotonic()
     keeping = archive.keeping(first_number=share.files + 1)
     try:
@@ -136,11 +154,17 @@ async def _batch(archive: "Archive", stretch: Stretch, share: Share, step: Step)
     seconds = time.monotonic() - began
     share.walk, share.files, share.checksums, share.counters = done.walk, done.files, done.checksums, done.counters
     share.longest_s = max(share.longest_s, seconds if taken.roots else 0.0)
-    return taken, seconds
+    await archive.throttle.rest(seconds)
+    taken.seconds = seconds
+    return taken
 
 
-async def _add_up(archive: "Archive", table: Table, shares: list[Share], *, closing: bool = False) -> None:
-    """Move what the shares have done into the run's own cursor and counters; nothing of the run is open meanwhile."""
+async def _add_up(archive: "Archive", table: Table, shares: list[Share], *, closing: bool = False) -> bool:
+    """Move what the shares have done into the run's own cursor and counters; nothing of the run is open meanwhile.
+
+    Returns:
+        whether all of them are over.
+    """
     of_run = JobRunRange.run_id == archive.context.run_id
     state, counters = archive.state, archive.counters
     known = state.of(table.fullname)
@@ -165,3 +189,4 @@ async def _add_up(archive: "Archive", table: Table, shares: list[Share], *, clos
             await batch.session.execute(row.values(cursor=share.cursor(), counters={}))
     archive.state, archive.counters = state, counters
     archive.throttle.committed(counters.get("batches", 0))
+    return is_over

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Table, func, insert, select
 
 from db.archives.catalog import Catalog
+from db.archives.drift import find_shape
+from db.archives.hashing import prepare, row_hash
 from db.connection import get_async_session
-from db.models import Task, User
+from db.models import TASKS_ARCHIVE, Task, User
 from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted import archive_deleted
@@ -67,6 +69,15 @@ async def rows_of(table: Table) -> dict[Any, dict[str, Any]]:
     """Every row of a table by its id."""
     async with get_async_session(read_only=True) as session:
         return {row.id: dict(row._mapping) for row in await session.execute(select(table))}
+
+
+async def checksum_of_archive() -> str:
+    """The checksum of all archived tasks, computed again, as a report tells it."""
+    async with get_async_session() as session:
+        await prepare(session)
+        types = (await find_shape(session, Catalog.of(), cast("Table", Task.__table__), archived=True)).shape.types
+        columns = [TASKS_ARCHIVE.c[column.name] for column in Task.__table__.columns]
+        return str(sum(int(row[0]) for row in await session.execute(select(row_hash(session, columns, types)))))
 
 
 async def count(table: Table) -> int:

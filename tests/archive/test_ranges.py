@@ -87,6 +87,22 @@ async def test_copies_of_another_run_lie_between_its_own(
     assert (await count(NOTES), set(await rows_of(NOTES_ARCHIVE))) == (0, set(ids))
 
 
+async def test_two_connections_write_between_the_copies_of_another_run(
+    copies: list[str], manager: DatabaseManager, job_settings: JobSettings
+) -> None:
+    ids = await make_notes(manager, 600)
+    async with manager.session() as session:
+        await delete_notes(session, ids[::3], is_deleted=False)
+    await archive(job_settings, catalog=CATALOG)
+    async with manager.session() as session:
+        await delete_notes(session, ids[::3])
+    copies.clear()
+    report = await archive(job_settings, catalog=CATALOG, batch_rows=30, connections=2)
+    assert (report.moved, report.left) == ({"notes": 200}, {})
+    assert len(copies) == report.batches == 8
+    assert (await count(NOTES), set(await rows_of(NOTES_ARCHIVE))) == (0, set(ids))
+
+
 async def test_a_second_walk_meets_copies_of_its_own_run(
     copies: list[str], manager: DatabaseManager, job_settings: JobSettings
 ) -> None:

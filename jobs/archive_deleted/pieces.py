@@ -1,0 +1,54 @@
+"""The next piece of a walk, whoever walks: all at once where that goes, with care where it does not."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError
+
+from db.archives.rows import ProofFailed
+from db.archives.walks import Stretch
+from db.errors import is_unique_violation
+from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, is_lock_conflict
+from jobs.batch_size import BatchSize
+from jobs.outcomes import JobFailed
+
+if TYPE_CHECKING:
+    from jobs.archive_deleted.job import Archive
+
+
+async def take_piece(
+    archive: "Archive", stretch: Stretch, size: BatchSize, batch: Callable[[Stretch, Step], Awaitable[Taken]]
+) -> None:
+    """Take the next piece of a walk.
+
+    Args:
+        archive: the run.
+        stretch: the piece.
+        size: of the walk's batches; it hears how long this one took.
+        batch: does a step in one transaction, with the cursor and the counters of whoever walks.
+
+    Raises:
+        JobFailed: a row is in the archive already.
+        ProofFailed: rows are not what was archived of them, though each was locked.
+    """
+    swift, careful = archive.steps(stretch.table, stretch.walk)
+    try:
+        try:
+            taken = await batch(stretch, swift)
+            size.took(taken.effort, taken.seconds, beside_others=archive.throttle.share < 1)
+        except ProofFailed:
+            await batch(stretch, careful)
+    except DBAPIError as error:
+        if is_unique_violation(error) and archive.request.destination == "tables":
+            raise JobFailed(
+                "already_archived",
+                f"{stretch.table.fullname}: a row that is due, or one that goes with it, is in its archive already; "
+                "nothing of its batch was moved: compare the two and remove one",
+            ) from error
+        if not is_lock_conflict(error):
+            raise
+        if swift in SWIFT_STEPS:
+            await batch(stretch, careful)
+        elif not size.shrink():  # fewer rows next time; one alone that is locked for long is left
+            await batch(replace(stretch, count=1), Batch.pass_over)
