@@ -37,6 +37,8 @@ def redacted(statement: str) -> str:
 def log_slow_queries(engine: Engine, threshold_s: float) -> None:
     """Log each statement of an engine that takes longer, whether it succeeds, fails or is cancelled.
 
+    Of one whose rows are streamed, what its opening takes.
+
     Args:
         engine: the values of its statements are never logged, whatever they are.
         threshold_s: seconds; 0 logs nothing.

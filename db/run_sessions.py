@@ -7,13 +7,15 @@ a named lock. On SQLite there is no server that could end a session.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BindParameter, ColumnElement, Connection, Text, bindparam, func, select, text, true
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import PoolResetState
 
 from db.errors import mysql_code
@@ -53,16 +55,27 @@ async def name_session(session: AsyncSession, name: str) -> None:
 
     Where a statement locks the run it can do so on the way: see ``name_columns``.
     """
-    if session.get_bind().dialect.name not in MYSQL_DIALECTS:
-        return
-    await session.run_sync(lambda sync_session: keep_name(sync_session.connection(), name))
-    await session.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
+    if session.get_bind().dialect.name in MYSQL_DIALECTS:
+        await session.run_sync(_name_session, name)
 
 
-def keep_name(connection: Connection, name: str) -> None:
-    """Note a name that a statement is about to give to a session, so that MySQL lets it go when its time is over."""
+def _name_session(session: Session, name: str) -> None:
+    connection = session.connection()
+    with kept_name(connection, name):
+        connection.execute(text("SELECT GET_LOCK(:name, 0)"), {"name": name})
+
+
+@contextmanager
+def kept_name(connection: Connection, name: str) -> Iterator[None]:
+    """Note a name that a statement of the block gives to a session, so that MySQL lets it go when its time is over."""
+    _note(connection, name)
+    yield
+    _note(connection, name)  # a statement that found its connection lost has gone to another one (db.lost_connections)
+
+
+def _note(connection: Connection, name: str) -> None:
     if connection.dialect.name in MYSQL_DIALECTS:
-        connection.info.setdefault(_NAMES, []).append(name)
+        connection.info.setdefault(_NAMES, {})[name] = True
 
 
 def forget_names(dbapi_connection: Any, record: Any, reset_state: PoolResetState) -> None:
@@ -84,7 +97,7 @@ def name_columns(dialect: str, name: str | BindParameter[str]) -> list[ColumnEle
     """Return what the statement that locks the run has to select as well, so that it names the session on the way.
 
     On PostgreSQL the name is local to the transaction: it works through PgBouncer and ends by itself. On MySQL it has
-    to be noted before, by ``keep_name``.
+    to be noted by ``kept_name``.
     """
     if dialect == "postgresql":
         return [func.set_config("application_name", name, true()).label("session_name")]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import bindparam, delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import ImportReject, JobAttempt, JobRunRange
+from db.run_sessions import MYSQL_DIALECTS
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import RunState
 
@@ -40,8 +41,17 @@ async def move_finished(session: AsyncSession, *, finished_before: datetime, lim
         return 0
     moved = select(*(job_runs.c[name] for name in COLUMNS)).where(job_runs.c.id.in_(run_ids))
     await session.execute(insert(job_runs_history).from_select(COLUMNS, moved))
-    await session.execute(delete(job_runs).where(job_runs.c.id.in_(run_ids)))
+    await _delete_by_id(session, run_ids)
     return len(run_ids)
+
+
+async def _delete_by_id(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
+    if session.get_bind().dialect.name not in MYSQL_DIALECTS:
+        await session.execute(delete(job_runs).where(job_runs.c.id.in_(run_ids)))
+        return
+    # One by one: for many ids of a small table it reads all rows, and waits for each that somebody else has locked.
+    statement = delete(job_runs).where(job_runs.c.id == bindparam("run_id"))
+    await session.execute(statement, [{"run_id": run_id} for run_id in run_ids])
 
 
 async def prunable(

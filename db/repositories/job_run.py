@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db.models import NEXT_STATES, JobAttempt
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
-from db.run_sessions import keep_name, name_columns, run_name
+from db.run_sessions import kept_name, name_columns, run_name
 from db.types import utc_now
 from holdfast.outbox import job_runs, job_runs_history, uuid7
 from holdfast.states import RunState
@@ -110,9 +110,9 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
 
 def _lock(session: Session, run_id: UUID, fence: int, share: int | None) -> RunRow | None:
     connection, name = session.connection(), run_name(run_id, fence, share)
-    keep_name(connection, name)
     query = _lock_by_fence(connection.dialect.name, shared=share is not None)
-    return connection.execute(query, {"run_id": run_id, "session_name": name}).one_or_none()
+    with kept_name(connection, name):
+        return connection.execute(query, {"run_id": run_id, "session_name": name}).one_or_none()
 
 
 @lru_cache  # each batch of each run asks it

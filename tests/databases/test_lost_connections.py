@@ -1,6 +1,7 @@
 """A connection that broke while it waited in the pool: the first statement goes to another one, later ones never."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import insert, text
@@ -10,7 +11,11 @@ from db import lost_connections
 from db.connection import DatabaseManager
 from db.errors import is_transient
 from db.models import User
+from db.repositories.job_run import lock_by_fence
+from db.run_sessions import name_session, run_name
 from db.settings import DatabaseSettings
+from holdfast.ids import uuid7
+from holdfast.outbox import job_runs
 from tests.databases.conftest import empty_tables
 from tests.databases.sessions import end, own_id
 from tests.databases.statements import statements
@@ -155,3 +160,28 @@ async def test_one_that_was_long_unused_is_asked_first(
             await session.execute(insert(User).values(username="ada"))
     assert len(sent) == 1
     assert await count_users(manager) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"])  # on PostgreSQL a name ends with its transaction
+@pytest.mark.parametrize("way", ["on the way to its lock", "by a statement of its own"])
+async def test_the_new_connection_lets_its_name_go_as_the_lost_one_would(
+    manager: DatabaseManager, server: Server, way: str
+) -> None:
+    run_id, now = uuid7(), datetime.now(UTC)
+    row = {"id": run_id, "kind": "k", "queue": "q", "job_id": "j", "request": {}, "state": "running", "fence": 1}
+    async with manager.session() as session:
+        await session.execute(insert(job_runs).values(**row, enqueued_at=now, due_at=now))
+    await leave_broken(manager, server)
+    async with manager.session() as session:
+        if way == "by a statement of its own":
+            await name_session(session, run_name(run_id, 1))
+        else:
+            assert await lock_by_fence(session, run_id, 1) is not None
+        assert await holder_of(manager, run_name(run_id, 1)) == await own_id(session)
+    assert await holder_of(manager, run_name(run_id, 1)) is None
+
+
+async def holder_of(manager: DatabaseManager, name: str) -> int | None:
+    async with manager.reader() as connection:
+        found: int | None = (await connection.execute(text("SELECT IS_USED_LOCK(:name)"), {"name": name})).scalar_one()
+        return found

@@ -1,17 +1,24 @@
-"""A change of one run looks at that run alone, whatever the optimizer of MySQL and MariaDB takes to be quicker."""
+"""A change of some runs looks at those alone, whatever the optimizer of MySQL and MariaDB takes to be quicker."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.dialects.mysql.base import MySQLDialect
+from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 
 from db.connection import DatabaseManager, get_async_session
 from db.repositories import due_runs, job_run
+from db.repositories.by_id import UPDATE_BY_ID
+from holdfast.outbox import job_runs
 from holdfast.states import RunState
-from tests.databases.engines import ON_MARIADB
-from tests.databases.runs import admitted
+from tests.databases.engines import ON_MARIADB, ON_SERVERS
+from tests.databases.runs import admitted, move_everything
+from worker import ledger
+from worker.retries import Outcome
 
 pytestmark = pytest.mark.usefixtures("manager")
 
@@ -54,3 +61,20 @@ async def test_a_change_by_id_finds_its_run_by_nothing_else(manager: DatabaseMan
     assert len(updates) == 5
     for statement, values in updates:
         assert await indexes_considered(manager, statement, values) == "PRIMARY", statement
+
+
+@ON_SERVERS
+async def test_the_history_does_not_wait_for_a_run_that_somebody_works_on(manager: DatabaseManager) -> None:
+    for _ in range(10):
+        await ledger.finish(await admitted("worker"), Outcome("succeeded"))
+    running = await admitted("worker")
+    async with manager.session() as somebody:
+        assert await job_run.lock_by_fence(somebody, running.run_id, running.fence) is not None
+        async with asyncio.timeout(5):
+            assert await move_everything() == 10
+
+
+@pytest.mark.parametrize("dialect", [MySQLDialect(), MariaDBDialect()], ids=["mysql", "mariadb"])
+def test_the_hint_is_written_for_both(dialect: MySQLDialect) -> None:
+    statement = UPDATE_BY_ID.where(job_runs.c.state == "running").values(reason=None)
+    assert str(statement.compile(dialect=dialect)).startswith("UPDATE job_runs FORCE INDEX (PRIMARY) SET ")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import DatabaseManager, close_database, get_async_session, initialize_database
@@ -170,3 +170,24 @@ async def test_a_wrong_password_is_not_repeated(postgres_url: str, mariadb_url: 
         with pytest.raises(DatabaseUnavailable) as caught:
             await initialize_database(DatabaseSettings(database_url=url, _env_file=None))
         assert "canary" not in str(caught.value)
+
+
+async def test_one_that_is_cancelled_at_any_moment_leaves_nothing_open(manager: DatabaseManager) -> None:
+    done = 0
+
+    async def write(number: int) -> None:
+        nonlocal done
+        async with get_async_session() as session:
+            await session.execute(insert(User).values(username=f"user {number}"))
+        done += 1
+
+    for number in range(60):
+        task = asyncio.create_task(write(number))
+        await asyncio.sleep(number * 0.0002)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert checked_out(manager) == 0, number
+    assert done < 60
+    async with asyncio.timeout(10), get_async_session() as session:  # no lock is left
+        await session.execute(update(User).values(username=User.username + "!"))
+    assert await count_users() >= done
