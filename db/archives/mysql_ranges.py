@@ -1,13 +1,11 @@
-"""MySQL and MariaDB: move the next due rows of the key's order, by three statements that name no single row.
+"""MySQL and MariaDB: move the next due rows of the key's order, in three statements that name no single row.
 
 The rows are locked on the way into the archive (``INSERT ... SELECT ... FOR UPDATE SKIP LOCKED``), counted and summed
 there, and deleted by their copies' keys where each column is the same as the copy's: a range of the table itself would
-be read on to rows that others have locked, and would wait for them. MariaDB takes the three in one round trip, as a
-block; MySQL has none outside of stored programs.
+be read on to rows that others have locked, and would wait for them.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,40 +27,15 @@ _COPY = (
 )
 _SUM = (
     "SELECT count(*), sum(hash), max(place) AS last FROM (SELECT {a}.{key} AS place, {hash} AS hash "
-    "FROM {a} FORCE INDEX (PRIMARY) WHERE {a}.{run} = :run_id{behind_a} ORDER BY {a}.{key} LIMIT {copied}) AS copies"
+    "FROM {a} FORCE INDEX (PRIMARY) WHERE {a}.{run} = :run_id{behind_a} ORDER BY {a}.{key} LIMIT :most) AS copies"
 )
 _DELETE = (
     "DELETE {t} FROM {a} STRAIGHT_JOIN {t} ON {t}.{key} = {a}.{key} "
-    "WHERE {a}.{run} = :run_id{behind_a} AND {a}.{key} <= {upper} AND {same}"
+    "WHERE {a}.{run} = :run_id{behind_a} AND {a}.{key} <= :upper AND {same}"
 )
 """In the words of ``_words``: mapped names. An archive holds the rows of other runs as well, in all places; the limit
 keeps the sum from reading them all. Where several connections share a table, those of the others lie behind the end of
 this one's walk: in the order of the key its own come first, and neither sum nor deletion goes beyond them."""
-_BLOCK = (
-    "BEGIN NOT ATOMIC DECLARE its_copied, its_kept, its_deleted BIGINT DEFAULT 0; DECLARE its_sum DECIMAL(42); "
-    f"DECLARE its_upper TYPE OF {{a}}.{{key}}; {_COPY}; SET its_copied = ROW_COUNT(); IF its_copied > 0 THEN "
-    f"{_SUM} INTO its_kept, its_sum, its_upper; {_DELETE}; SET its_deleted = ROW_COUNT(); END IF; "
-    "SELECT its_copied, its_kept, its_sum, its_upper AS last, its_deleted; END"
-)
-_ALONE = {"copied": ":most", "upper": ":upper"}
-_IN_BLOCK = {"copied": "its_copied", "upper": "its_upper"}
-"""Where the sum and the deletion of a block have from what they need to know. No column is named like a variable: all
-stand behind their table's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """What the three statements tell."""
-
-    copied: int
-    kept: int = 0
-    checksum: int = 0
-    upper: Any = None
-    deleted: int = 0
-
-
-_Run = Callable[..., Awaitable[Any]]
-"""Executes one of the statements, with these values more."""
 
 
 def has_ranges(shape: Shape, walk: Walk, dialect: str) -> bool:
@@ -95,44 +68,30 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
         given = values | more
         return await execute_past_orm(session, statement, {name: given[name] for name in names})
 
-    is_mariadb = bool(getattr(session.get_bind().dialect, "is_mariadb", False))
-    moved = await (_move_in_block if is_mariadb else _move_step_by_step)(run, stretch.count)
-    if not moved.copied:
+    copied = await run(_COPY, most=stretch.count)
+    if not copied.rowcount:
         return Proof(0, 0), replace(walk, is_over=True)
-    if not moved.copied == moved.kept == moved.deleted:
+    kept, checksum, upper = (await run(_SUM, most=copied.rowcount)).one()
+    deleted = await run(_DELETE, upper=upper)
+    if not copied.rowcount == kept == deleted.rowcount:
         raise ProofFailed(
-            f"{shape.table.fullname}: {moved.copied} rows were archived but {moved.deleted} of them as they are "
+            f"{shape.table.fullname}: {copied.rowcount} rows were archived but {deleted.rowcount} of them as they are "
             "in the table: nothing was changed"
         )
-    behind = replace(walk, position=(key_text((moved.upper,)),), is_over=moved.kept < stretch.count)
-    return Proof(moved.kept, moved.checksum), behind
-
-
-async def _move_in_block(run: _Run, most: int) -> _Moved:
-    copied, kept, checksum, upper, deleted = (await run(_BLOCK, most=most)).one()
-    return _Moved(copied, kept, int(checksum or 0), upper, deleted)
-
-
-async def _move_step_by_step(run: _Run, most: int) -> _Moved:
-    copied = (await run(_COPY, most=most)).rowcount
-    if not copied:
-        return _Moved(0)
-    kept, checksum, upper = (await run(_SUM, most=copied)).one()
-    return _Moved(copied, kept, int(checksum), upper, (await run(_DELETE, upper=upper)).rowcount)
+    behind = replace(walk, position=(key_text((upper,)),), is_over=kept < stretch.count)
+    return Proof(kept, int(checksum)), behind
 
 
 def _statement(session: AsyncSession, shape: Shape, template: str, walk: Walk) -> tuple[Executable, list[str]]:
     """Return a statement, and the names of its parameters."""
     words = _words(session, shape)
     words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if walk.position else "" for side in "ta"}
-    words |= _IN_BLOCK if template is _BLOCK else _ALONE
     words["until_t"] = f" AND {words['t']}.{words['key']} <= :end" if walk.end else ""
     written = template.format(**words)
     named = [one for one in _parameters(shape) if f":{one.key}" in written]
     statement = text(written).bindparams(*named)
     names = [str(one.key) for one in named]
-    tells_last = template in {_SUM, _BLOCK}
-    return statement.columns(last=key_columns(shape.table)[0].type) if tells_last else statement, names
+    return statement.columns(last=key_columns(shape.table)[0].type) if template is _SUM else statement, names
 
 
 def _words(session: AsyncSession, shape: Shape) -> dict[str, str]:

@@ -9,7 +9,6 @@ from sqlalchemy import MetaData, Table, event, insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import archive_table
-from db.archives import mysql_ranges
 from db.archives.catalog import Catalog
 from db.base import SoftDeleteModel
 from db.connection import DatabaseManager
@@ -39,20 +38,13 @@ NOTES_ARCHIVE = archive_table(NOTES)
 CATALOG = Catalog.of(ALONE)
 
 
-@pytest.fixture(autouse=True, params=["in a block", "step by step"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As MariaDB does it, and as MySQL has to."""
-    if request.param == "step by step":
-        monkeypatch.setattr(mysql_ranges, "_move_in_block", mysql_ranges._move_step_by_step)
-
-
 @pytest.fixture
 async def copies(manager: DatabaseManager) -> AsyncIterator[list[str]]:
     """The tables; lists each statement that puts rows into the archive."""
     seen: list[str] = []
 
     def note(*executed: Any) -> None:
-        if "INSERT INTO notes_archive" in executed[2]:
+        if executed[2].startswith("INSERT INTO notes_archive"):
             seen.append(executed[2])
 
     async with manager.engine.begin() as connection:
