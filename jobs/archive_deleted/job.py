@@ -192,7 +192,6 @@ class Archive:
                 self.context.batch(discard=discard) as batch,
                 impatient(batch.session, swift=step in SWIFT_STEPS),
             ):
-                locked_at = time.monotonic()
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
                 await keeping.settle(batch.session)
                 state = self._after(stretch.table, taken)
@@ -200,8 +199,7 @@ class Archive:
                 batch.cursor, batch.counters = state.as_json(), counters
         finally:
             await keeping.end(discard=discard)
-        ended = time.monotonic()
-        seconds, taken.locked_s = ended - began, ended - locked_at
+        seconds = time.monotonic() - began
         if discard:
             return taken
         self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
@@ -209,6 +207,7 @@ class Archive:
         self._next_number = max(self._next_number, keeping.last_number + 1)
         self.throttle.committed(counters["batches"])
         await self.throttle.rest(seconds)
+        taken.seconds = seconds
         return taken
 
     def _after(self, table: Table, taken: Taken) -> State:

@@ -36,7 +36,7 @@ async def take_piece(
     try:
         try:
             taken = await batch(stretch, swift)
-            size.took(taken.effort, taken.locked_s, beside_others=archive.throttle.share < 1)
+            size.took(taken.effort, taken.seconds, beside_others=archive.throttle.share < 1)
         except ProofFailed:
             await batch(stretch, careful)
     except DBAPIError as error:

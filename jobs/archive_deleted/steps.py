@@ -55,8 +55,8 @@ class Taken:
     moved: dict[str, int] = field(default_factory=dict)
     checksums: dict[str, int] = field(default_factory=dict)
     kept: list[LivingReference] = field(default_factory=list)
-    locked_s: float = 0.0
-    """For how long its rows were locked, the commit included: what the next batch's size is chosen by."""
+    seconds: float = 0.0
+    """Of its transaction, the commit included."""
 
 
 @dataclass(frozen=True, slots=True)
