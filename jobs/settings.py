@@ -36,7 +36,7 @@ class JobSettings(DatabaseSettings):
     0: always for all of it."""
     throttle_share: Annotated[float, Field(ge=0.01, le=1)] = 0.25
     """The part of the time that a long job takes while others are at work: at 0.25 it rests after each batch for three
-    times as long as that took, and the batches are half as long."""
+    times as long as that took, and the batches are a quarter as long."""
     throttle_free_connections: Annotated[int, Field(ge=0)] = 1
     """Long jobs pause while fewer connections of this process's pool are free, its overflow included. 0: never."""
 

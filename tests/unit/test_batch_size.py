@@ -56,3 +56,11 @@ def test_what_was_asked_for_is_the_bound(most: int) -> None:
 def test_after_a_timeout_it_becomes_a_quarter_down_to_one() -> None:
     size = BatchSize(1000, target_s=TURN_S, first=30)
     assert [(size.shrink(), size.rows) for _ in range(4)] == [(True, 7), (True, 1), (False, 1), (False, 1)]
+
+
+def test_beside_others_a_batch_takes_a_quarter_of_its_time() -> None:
+    size = BatchSize(1000, target_s=TURN_S, first=400)
+    size.took(400, TURN_S, beside_others=True)
+    assert size.rows == 100
+    size.took(100, TURN_S / 4)
+    assert size.rows == 200
