@@ -48,8 +48,8 @@ class Walk:
             "position": list(self.position),
             "page": self.page,
             "pages": self.pages,
-            "end": list(self.end),
             "is_over": self.is_over,
+            **({"end": list(self.end)} if self.end else {}),  # an older version reads all but this
         }
 
     @classmethod

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, insert, select, text
+from sqlalchemy import Table, bindparam, delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import ImportReject, JobAttempt, JobRunRange
@@ -41,17 +42,19 @@ async def move_finished(session: AsyncSession, *, finished_before: datetime, lim
         return 0
     moved = select(*(job_runs.c[name] for name in COLUMNS)).where(job_runs.c.id.in_(run_ids))
     await session.execute(insert(job_runs_history).from_select(COLUMNS, moved))
-    await _delete_by_id(session, run_ids)
+    await _delete(session, job_runs, "id", run_ids)
     return len(run_ids)
 
 
-async def _delete_by_id(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
+async def _delete(session: AsyncSession, table: Table, column: str, run_ids: Sequence[UUID]) -> None:
+    if not run_ids:
+        return
     if session.get_bind().dialect.name not in MYSQL_DIALECTS:
-        await session.execute(delete(job_runs).where(job_runs.c.id.in_(run_ids)))
+        await session.execute(delete(table).where(table.c[column].in_(run_ids)))
         return
     # One by one: for many ids of a small table it reads all rows, and waits for each that somebody else has locked.
-    statement = delete(job_runs).where(job_runs.c.id == bindparam("run_id"))
-    await session.execute(statement, [{"run_id": run_id} for run_id in run_ids])
+    statement = delete(table).where(table.c[column] == bindparam("of_run"))
+    await session.execute(statement, [{"of_run": run_id} for run_id in run_ids])
 
 
 async def prunable(
@@ -98,9 +101,9 @@ async def delete_rejects(session: AsyncSession, run_ids: Sequence[UUID], *, limi
 
 async def delete_runs(session: AsyncSession, run_ids: Sequence[UUID]) -> None:
     """Delete runs from the history, their attempts, and the shares of those that ended in the middle of their work."""
-    await session.execute(delete(JobAttempt).where(JobAttempt.run_id.in_(run_ids)))
-    await session.execute(delete(JobRunRange).where(JobRunRange.run_id.in_(run_ids)))
-    await session.execute(delete(job_runs_history).where(job_runs_history.c.id.in_(run_ids)))
+    for table in (JobAttempt.__table__, JobRunRange.__table__):
+        await _delete(session, cast("Table", table), "run_id", run_ids)
+    await _delete(session, job_runs_history, "id", run_ids)
 
 
 async def kinds_in_history(session: AsyncSession) -> Sequence[str]:

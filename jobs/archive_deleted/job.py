@@ -108,6 +108,9 @@ class Archive:
             if (end := await walk_side_by_side(self, table)) is not None:
                 return end
             share = self.state.of(table.fullname)
+            # Shares number their files themselves. One that took up where an earlier attempt stood has gone on behind
+            # the last number that this attempt has seen at its start.
+            self._next_number = 1 + await last_number(self.context.run_id)
         try:
             end = await self._go(table, share)
         finally:

@@ -26,6 +26,7 @@ from jobs.archive_deleted.pieces import take_piece
 from jobs.archive_deleted.state import EndedBy, TableState, added
 from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient
 from jobs.batch_size import BatchSize
+from jobs.outcomes import JobFailed
 
 if TYPE_CHECKING:
     from jobs.archive_deleted.job import Archive
@@ -87,9 +88,11 @@ async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
         until = time.monotonic() + ROUND_S
         working = [_work(archive, table, share, until) for share in shares if not share.walk.is_over]
         ended = await asyncio.gather(*working, return_exceptions=True)
-        for error in ended:
-            if error is not None:
-                raise error
+        if errors := [error for error in ended if error is not None]:
+            final = next((error for error in errors if isinstance(error, JobFailed)), None)
+            if final is not None:  # nobody goes on with the run: what the others have done counts all the same
+                await _add_up(archive, table, shares, closing=True)
+            raise final or errors[0]
         is_over = await _add_up(archive, table, shares)
         await archive.publish()
     return None

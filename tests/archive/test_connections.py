@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,11 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT
 from db.archives.walks import Stretch, Walk, choose_rows, split_keys
 from db.connection import DatabaseManager, get_async_session
-from db.models import TASKS_ARCHIVE, JobRunRange, Task
+from db.models import TASKS_ARCHIVE, ArchivePart, JobRunRange, Task
 from db.run_sessions import MOST_SHARES, run_name, run_names
 from holdfast.outbox import job_runs, utc_now
 from holdfast.requests import ArchiveDeleted
 from jobs.archive_deleted import archive_deleted, side_by_side
+from jobs.archive_deleted.job import Archive
 from jobs.context import Batch, RunContext
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, RunInterrupted
 from jobs.settings import JobSettings
@@ -135,9 +137,13 @@ async def test_a_row_that_is_archived_already_ends_the_run(job_settings: JobSett
     copy = (await rows_of(TASKS))[ids[150]] | {ARCHIVED_AT: LATER, ARCHIVE_RUN_ID: UUID(int=7)}
     async with get_async_session() as session:
         await session.execute(insert(TASKS_ARCHIVE).values(copy))
+    given = await admitted("ada")
     with pytest.raises(JobFailed, match="is in its archive already"):
-        await archive(job_settings, connections=2, batch_rows=50)
-    assert await count(TASKS) + await count(TASKS_ARCHIVE) == 201
+        await archive_deleted(context_of(given, job_settings), ArchiveDeleted(connections=2, batch_rows=50))
+    archived = await count(TASKS_ARCHIVE) - 1
+    assert await count(TASKS) + archived == 200
+    assert archived == (await run_of(given.run_id)).counters["rows"] > 0
+    assert await count_ranges() == 0
 
 
 @ON_SERVERS
@@ -232,6 +238,36 @@ async def test_a_stopped_run_goes_on_in_each_share(job_settings: JobSettings, mo
 
 
 @ON_SERVERS
+async def test_the_files_of_a_run_that_went_on_are_each_its_own(
+    manager: DatabaseManager, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch, shares_at_work: list[int]
+) -> None:
+    """Also that of the second walk, for a row that was in use during the first."""
+    ids = await make_tasks(400, deleted=range(400))
+    given, real = await admitted("ada"), Archive._look_at_the_rest
+    request = ArchiveDeleted(connections=2, destination="files", batch_rows=20)
+    async with AsyncExitStack() as somebody:
+        session = await somebody.enter_async_context(manager.session())
+        await session.execute(update(Task).where(Task.id == ids[0]).values(title="in use"))
+        stopped = context_of(given, job_settings, should_stop=lambda: len(shares_at_work) > 5)
+        with pytest.raises(RunInterrupted):
+            await archive_deleted(stopped, request)
+
+        async def let_go_before(archive: Archive, table: Table) -> None:
+            await somebody.aclose()
+            await real(archive, table)
+
+        monkeypatch.setattr(Archive, "_look_at_the_rest", let_go_before)
+        report = await archive_deleted(context_of(given, job_settings), request)
+    assert (report.moved, report.left, await count(TASKS)) == ({"tasks": 400}, {}, 0)
+    async with get_async_session() as session:
+        parts = (await session.execute(select(ArchivePart))).scalars().all()
+    folder = job_settings.archives_dir / str(given.run_id)
+    assert sum(part.rows for part in parts) == 400
+    for part in parts:
+        assert sha256((folder / part.file).read_bytes()).hexdigest() == part.sha256
+
+
+@ON_SERVERS
 @pytest.mark.parametrize(
     ("values", "error"),
     [({"cancel_requested_at": utc_now()}, JobCancelled), ({"fence": 7}, FenceLost)],
@@ -264,8 +300,10 @@ async def test_a_run_that_ends_early_leaves_no_shares(
 ) -> None:
     monkeypatch.setattr(side_by_side, "ROUND_S", 0.001)
     await make_tasks(3000, deleted=range(3000))
-    until = datetime.now(UTC) + timedelta(seconds=0.3)
-    report = await archive(job_settings, connections=2, batch_target_ms=1.0, until=until)
-    assert report.moved["tasks"] + report.left.get("tasks", 0) == 3000
+    rounds = iter([None, None])
+    monkeypatch.setattr(Archive, "limit_reached", lambda self: next(rounds, "until"))
+    report = await archive(job_settings, connections=2, batch_rows=50)
+    assert report.ended_by == "until"
+    assert 100 <= report.moved["tasks"] == 3000 - report.left["tasks"] < 3000
     assert await count(TASKS_ARCHIVE) == report.moved["tasks"]
     assert await count_ranges() == 0
