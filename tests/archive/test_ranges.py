@@ -71,35 +71,32 @@ async def delete_notes(session: AsyncSession, ids: list[UUID], *, is_deleted: bo
     await session.execute(update(NOTES).where(NOTES.c.id.in_(ids)).values(values))
 
 
+@pytest.mark.parametrize(
+    ("number", "step", "batch_rows", "connections", "batches"),
+    [(500, 2, 60, 1, 5), (600, 3, 30, 2, 8)],
+    ids=["one", "two"],
+)
 async def test_copies_of_another_run_lie_between_its_own(
-    copies: list[str], manager: DatabaseManager, job_settings: JobSettings
+    copies: list[str],
+    manager: DatabaseManager,
+    job_settings: JobSettings,
+    number: int,
+    step: int,
+    batch_rows: int,
+    connections: int,
+    batches: int,
 ) -> None:
-    ids = await make_notes(manager, 500)
+    ids = await make_notes(manager, number)
+    own = ids[::step]
     async with manager.session() as session:
-        await delete_notes(session, ids[::2], is_deleted=False)
-    assert (await archive(job_settings, catalog=CATALOG)).moved == {"notes": 250}
+        await delete_notes(session, own, is_deleted=False)
+    assert (await archive(job_settings, catalog=CATALOG)).moved == {"notes": number - len(own)}
     async with manager.session() as session:
-        await delete_notes(session, ids[::2])
+        await delete_notes(session, own)
     copies.clear()
-    report = await archive(job_settings, catalog=CATALOG, batch_rows=60)
-    assert (report.moved, report.left) == ({"notes": 250}, {})
-    assert len(copies) == report.batches == 5
-    assert (await count(NOTES), set(await rows_of(NOTES_ARCHIVE))) == (0, set(ids))
-
-
-async def test_two_connections_write_between_the_copies_of_another_run(
-    copies: list[str], manager: DatabaseManager, job_settings: JobSettings
-) -> None:
-    ids = await make_notes(manager, 600)
-    async with manager.session() as session:
-        await delete_notes(session, ids[::3], is_deleted=False)
-    await archive(job_settings, catalog=CATALOG)
-    async with manager.session() as session:
-        await delete_notes(session, ids[::3])
-    copies.clear()
-    report = await archive(job_settings, catalog=CATALOG, batch_rows=30, connections=2)
-    assert (report.moved, report.left) == ({"notes": 200}, {})
-    assert len(copies) == report.batches == 8
+    report = await archive(job_settings, catalog=CATALOG, batch_rows=batch_rows, connections=connections)
+    assert (report.moved, report.left) == ({"notes": len(own)}, {})
+    assert len(copies) == report.batches == batches
     assert (await count(NOTES), set(await rows_of(NOTES_ARCHIVE))) == (0, set(ids))
 
 
