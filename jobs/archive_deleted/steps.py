@@ -187,8 +187,11 @@ async def impatient(session: AsyncSession, *, swift: bool = False) -> AsyncItera
         yield
         return
     await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
+    patient_again = text("SET SESSION innodb_lock_wait_timeout = DEFAULT")
     try:
         yield
-    finally:
+    except BaseException:
         with suppress(SQLAlchemyError):  # a connection that is gone has no settings
-            await session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))
+            await session.execute(patient_again)
+        raise
+    await session.execute(patient_again)

@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Table, event, select, update
+from sqlalchemy import Table, event, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import DatabaseManager, get_async_session
+from db.errors import is_transient
 from db.models import TASKS_ARCHIVE, Task
 from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
 from jobs.archive_deleted import archive_deleted
+from jobs.archive_deleted.steps import impatient
 from jobs.erase_archived import erase_archived
 from jobs.outcomes import FenceLost, JobFailed, RunInterrupted
 from jobs.restore_archived import restore_archived
@@ -20,8 +23,10 @@ from tests.archive.hostile import HOSTILE_NAMES
 from tests.archive.models import CATALOG, DOCUMENTS, FOLDERS
 from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
 from tests.archive.test_graph import document, folder
-from tests.databases.engines import ON_SERVERS
+from tests.databases.engines import ON_MARIADB, ON_SERVERS
 from tests.databases.runs import admitted
+from tests.databases.sessions import end, own_id
+from tests.servers import MariaDBServer
 
 TASKS = cast("Table", Task.__table__)
 
@@ -214,3 +219,20 @@ async def test_hostile_table_names_reach_no_sql(job_settings: JobSettings, manag
         with pytest.raises(JobFailed, match="no table of a mapped model"):
             await erase_archived(context, EraseArchived.model_construct(**named, reason="x"))
     assert statements == []
+
+
+@ON_MARIADB
+async def test_a_connection_that_is_lost_behind_the_last_row_is_told_as_lost(
+    manager: DatabaseManager, mariadb_server: MariaDBServer
+) -> None:
+    """The attempt is repeated then. Whatever the session says afterwards is no reason to repeat it."""
+
+    async def lose_it() -> None:
+        async with manager.session() as session:
+            async with impatient(session):
+                end(mariadb_server, await own_id(session))
+            await session.execute(text("SELECT 1"))
+
+    with pytest.raises(SQLAlchemyError) as lost:
+        await lose_it()
+    assert is_transient(lost.value)
