@@ -67,6 +67,7 @@ class RedisServer(Server):
     def _command(self) -> list[str]:
         words = [str(self._redis_server), *listening(self.port, self.certificate), "--dir", str(self.folder)]
         words += ["--save", "", "--appendonly", "no" if self._appendonly == "no" else "yes"]
+        words += ["--repl-diskless-sync-delay", "0"]  # it would wait 5 s for more replicas to come
         if self._appendonly != "no":
             words += ["--appendfsync", self._appendonly]
         if self.password:
