@@ -44,7 +44,8 @@ class Tables:
             found = await session.execute(query, execution_options={"include_deleted": True})
             return [tuple(row) for row in found]
 
-        return asyncio.run(self._with_session(rows))
+        # Not as SQLite's one writer: a look may not wait for the command that it looks at.
+        return asyncio.run(self._with_session(rows, read_only=True))
 
     def change(self, *statements: Executable) -> None:
         """Executes statements and commits."""
@@ -53,7 +54,7 @@ class Tables:
             for statement in statements:
                 await session.execute(statement)
 
-        asyncio.run(self._with_session(execute))
+        asyncio.run(self._with_session(execute, read_only=False))
 
     def tasks(self) -> list[Task]:
         """Returns every task, in the order of their titles."""
@@ -80,10 +81,10 @@ class Tables:
         """Returns every run."""
         return [row[0] for row in self.read(select(JobRun).order_by(JobRun.id))]
 
-    async def _with_session(self, work: Callable[[AsyncSession], Awaitable[Made]]) -> Made:
+    async def _with_session(self, work: Callable[[AsyncSession], Awaitable[Made]], *, read_only: bool) -> Made:
         manager = DatabaseManager(self.settings)
         try:
-            async with manager.session() as session:
+            async with manager.session(read_only=read_only) as session:
                 return await work(session)
         finally:
             await manager.close()

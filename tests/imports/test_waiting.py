@@ -18,8 +18,8 @@ from tests.imports.files import write
 from tests.processes import START_TIMEOUT_S, WorkerProcess, clean_environment
 from tests.servers import wait_until
 
-ROWS = 1000
-# Small batches, so that the import is caught in its middle.
+ROWS = 2000
+# Small batches, so that the import has a middle of some seconds to be caught in.
 WORDS = ("--key", "k", "--map", "title=title", "--batch-rows", "4", "--json")
 
 
