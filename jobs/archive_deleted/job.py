@@ -20,8 +20,8 @@ from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_deleted.pieces import take_piece
-from jobs.archive_deleted.plan import Plan, first_state, make_plan
-from jobs.archive_deleted.side_by_side import can_be_shared, walk_side_by_side
+from jobs.archive_deleted.plan import Plan, first_state, fit_state, make_plan
+from jobs.archive_deleted.side_by_side import can_be_shared, close_shares, walk_side_by_side
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
 from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
 from jobs.batch_size import BatchSize
@@ -54,7 +54,10 @@ async def archive_deleted(
     """
     plan = await make_plan(request, catalog or Catalog.of())
     before = await context.checkpoint()
-    state = State.from_json(before.cursor) if before.cursor else await first_state(context.settings, request, plan)
+    if before.cursor:
+        state = fit_state(State.from_json(before.cursor), plan)
+    else:
+        state = await first_state(context.settings, request, plan)
     so_far = Progressed(state, before.counters)
     archive = Archive(context, request, plan, so_far)
     if request.dry_run:
@@ -89,7 +92,9 @@ class Archive:
         """Archive each table, and report."""
         self._next_number = 1 + await last_number(self.context.run_id)
         ended_by: EndedBy = "done"
-        for table in self.plan.tables:
+        # A table that a deploy has brought since the run began is left to the next run.
+        begun = {share.name for share in self.state.tables}
+        for table in (table for table in self.plan.tables if table.fullname in begun):
             while ended_by == "done" and self.state.of(table.fullname).left is None:
                 ended_by = await self._walk(table)
         for share in self.state.tables:
@@ -111,6 +116,8 @@ class Archive:
             # Shares number their files themselves. One that took up where an earlier attempt stood has gone on behind
             # the last number that this attempt has seen at its start.
             self._next_number = 1 + await last_number(self.context.run_id)
+        else:
+            await close_shares(self, table)
         try:
             end = await self._go(table, share)
         finally:

@@ -1,6 +1,6 @@
 """What a run is to archive: tables from the models, retention from the request or the settings, drift refused."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Table
@@ -82,3 +82,24 @@ async def first_state(settings: JobSettings, request: ArchiveDeleted, plan: Plan
     async with get_reading_session() as session:
         due = {table.fullname: await count_due(session, table, limits[table.fullname]) for table in plan.tables}
     return State(tuple(TableState(name, limits[name], count, left=None if count else 0) for name, count in due.items()))
+
+
+def fit_state(state: State, plan: Plan) -> State:
+    """Return where a run goes on among the tables of today: a deploy may have come between its attempts.
+
+    A table that has got children is walked anew where its pages were, which know nothing of them.
+
+    Raises:
+        JobFailed: a table that the run has begun with has gone.
+    """
+    known = {table.fullname: table for table in plan.tables}
+    for share in state.tables:
+        if share.name not in known:
+            raise JobFailed(
+                "unknown_table",
+                f"{share.name}: the run has begun with it, and no mapped model has it now; what it has archived so far "
+                "stays archived, no more was moved: bring the model back and retry the run, or begin another",
+            )
+        if share.walk is not None and share.walk.kind == "pages" and plan.has_children(known[share.name]):
+            state = state.with_table(replace(share, walk=None))
+    return state

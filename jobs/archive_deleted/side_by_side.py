@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import Table, delete, insert, select, update
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from jobs.archive_deleted.job import Archive
 
 ROUND_S = 0.5
-NUMBERS_A_SHARE = 10_000_000
+NUMBERS_A_SHARE = 1_000_000
 """The parts of a share's files are numbered apart from those of others."""
 
 
@@ -98,13 +99,23 @@ async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
     return None
 
 
+async def close_shares(archive: "Archive", table: Table) -> None:
+    """End the shares of a table that is shared no more, as a deploy has given it children: what they did counts."""
+    if archive.request.connections > 1 and (shares := await _stored_shares(archive.context.run_id)):
+        await _add_up(archive, table, shares, closing=True)
+
+
+async def _stored_shares(run_id: UUID) -> list[Share]:
+    async with get_reading_session() as session:
+        query = select(JobRunRange.__table__).where(JobRunRange.run_id == run_id).order_by(JobRunRange.number)
+        return [Share.from_row(row) for row in await session.execute(query)]
+
+
 async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
     run_id, known = archive.context.run_id, archive.state.of(table.fullname)
     walk = known.walk
     assert walk is not None  # noqa: S101 - a walk has begun
-    async with get_reading_session() as session:
-        query = select(JobRunRange.__table__).where(JobRunRange.run_id == run_id).order_by(JobRunRange.number)
-        shares = [Share.from_row(row) for row in await session.execute(query)]
+    shares = await _stored_shares(run_id)
     if not shares:
         pieces = await _split(table, known, archive.request.connections)
         first = await last_number(run_id) // NUMBERS_A_SHARE + 1
