@@ -125,7 +125,7 @@ TableName = Annotated[str, Field(pattern=TABLE_NAME)]
 
 
 class KeptRow(BaseModel):
-    """A row that was due and stays, because living rows refer to it."""
+    """A row that was due and stays, because living rows refer to it, or it belongs to a circle of references."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -134,7 +134,7 @@ class KeptRow(BaseModel):
     """The primary key; as a JSON list where it has several columns."""
     by_table: str
     by_key: str
-    """One of the living rows that refer to it, or to a row that would have gone with it."""
+    """One of the rows that refer to it, or to a row that would have gone with it, and stay."""
 
 
 class ArchiveReport(JobReport):

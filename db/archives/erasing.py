@@ -62,10 +62,10 @@ class Target:
         if self.is_living:
             return f"{name} is in its table and not deleted: delete it there first"
         if (by := self.kept_by) is not None:
-            return (
-                f"{name} is referred to by {by.table.fullname} {key_text(by.key)}, which is not deleted: "
-                "delete that one first"
-            )
+            other = f"{by.table.fullname} {key_text(by.key)}"
+            if by.in_circle:
+                return f"{name} and {other} belong to a circle of references: set one of them to NULL first"
+            return f"{name} is referred to by {other}, which is not deleted: delete that one first"
         return None
 
 

@@ -1,10 +1,11 @@
-"""Which rows go with which: a due row's children follow it, unless a living row stands among them.
+"""Which rows go with which: a due row's children follow it, unless a row that stays stands among them.
 
 A child follows its parent if it is soft-deleted itself, or if it knows no soft deletion and its foreign key says
-``ON DELETE CASCADE``. Any other child is a living reference, and keeps its parent where it is.
+``ON DELETE CASCADE``. Any other child that does not leave with another parent is a living reference, and keeps its
+parent where it is. Rows that refer to each other in a circle stay as well: none of them can be deleted before the rest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,9 @@ class LivingReference:
     root: Key
     table: Table
     key: Key
-    """The living row's."""
+    """Of the row that refers to it, or to one that would have gone with it."""
+    in_circle: bool = False
+    """It would leave as well, but they refer to each other."""
 
     def as_texts(self, root_table: Table) -> dict[str, str]:
         """Return it as a report names it."""
@@ -54,19 +57,29 @@ class Family:
     """One for each due row that stays."""
 
 
-@dataclass(slots=True)
-class _Member:
-    """A row on its way out."""
-
-    depth: int
-    roots: set[Key]
+_Row = tuple[str, Key]
+"""A table's full name, and a key of it."""
 
 
 @dataclass(slots=True)
 class _Search:
-    members: dict[tuple[str, Key], _Member] = field(default_factory=dict)
-    tables: dict[str, Table] = field(default_factory=dict)
-    living: dict[Key, LivingReference] = field(default_factory=dict)
+    tables: dict[str, Table]
+    members: dict[_Row, set[Key]]
+    """Rows on their way out, each with the due rows that it goes with."""
+    followers: dict[_Row, list[_Row]] = field(default_factory=dict)
+    """Of a row those that go with it."""
+    children: dict[_Row, list[_Row]] = field(default_factory=dict)
+    """Of a row all that refer to it, those that stay included."""
+    kept: dict[Key, LivingReference] = field(default_factory=dict)
+
+    def leaves(self, row: _Row) -> bool:
+        """Whether a due row takes it along."""
+        return bool(self.members.get(row, set()) - self.kept.keys())
+
+    def keep(self, row: _Row, child: _Row, *, in_circle: bool = False) -> None:
+        """Keep the due rows that a row goes with, because of a child of it."""
+        for root in self.members[row]:
+            self.kept.setdefault(root, LivingReference(root, self.tables[child[0]], child[1], in_circle))
 
 
 async def find_family(
@@ -83,18 +96,19 @@ async def find_family(
         keys: the due rows.
         lock: False only looks, which a session that cannot write may do.
     """
-    search = _Search(tables={root.fullname: root})
-    for key in keys:
-        search.members[root.fullname, key] = _Member(0, {key})
+    search = _Search({root.fullname: root}, {(root.fullname, key): {key} for key in keys})
     frontier: list[tuple[Table, list[Key]]] = [(root, list(keys))]
     while frontier:
         table, parents = frontier.pop(0)
         for reference in catalog.references_to(table):
             found = await _children_of(session, catalog, reference, parents, lock=lock)
-            new = _enter(search, reference, found)
-            if new:
+            if new := _enter(search, reference, found):
                 frontier.append((reference.child, new))
-    return _family(search)
+    _spread_roots(search)
+    order = list(_children_first(search))
+    _keep_circles(search, set(order))
+    _keep_what_stays_refers_to(search)
+    return Family(_generations(search, order), list(search.kept.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,39 +146,84 @@ def _child(row: Any, reference: Reference, *, has_mark: bool) -> _Child:
 
 
 def _enter(search: _Search, reference: Reference, found: Iterable[_Child]) -> list[Key]:
-    """Enter children; returns those whose own children must be looked for (again)."""
-    new: dict[Key, None] = {}
+    """Enter children; returns those that are new, whose own children must be looked for."""
+    new: list[Key] = []
     name, parents = reference.child.fullname, reference.parent.fullname
     search.tables[name] = reference.child
     for child in found:
-        parent = search.members[parents, child.parent]
-        known = search.members.get((name, child.key))
-        if not child.follows and known is None:
-            for root in parent.roots:
-                search.living.setdefault(root, LivingReference(root, reference.child, child.key))
+        row, parent = (name, child.key), (parents, child.parent)
+        if row == parent:
             continue
-        if known is None:
-            search.members[name, child.key] = _Member(parent.depth + 1, set(parent.roots))
-            new[child.key] = None
-        elif _has_changed(known, parent, limit=len(search.members)):
-            new[child.key] = None
-    return list(new)
+        search.children.setdefault(parent, []).append(row)
+        if child.follows:
+            search.followers.setdefault(parent, []).append(row)
+            if row not in search.members:
+                search.members[row] = set()
+                new.append(child.key)
+    return new
 
 
-def _has_changed(known: _Member, parent: _Member, *, limit: int) -> bool:
-    if known is parent:
-        return False
-    grows, sinks = not parent.roots <= known.roots, known.depth <= parent.depth < limit  # a circle of rows ends there
-    known.roots |= parent.roots
-    if sinks:
-        known.depth = parent.depth + 1
-    return grows or sinks
+def _spread_roots(search: _Search) -> None:
+    """Give each row the due rows that those have with which it goes."""
+    waiting = [row for row, roots in search.members.items() if roots]
+    while waiting:
+        row = waiting.pop()
+        for follower in search.followers.get(row, ()):
+            if not search.members[row] <= search.members[follower]:
+                search.members[follower] |= search.members[row]
+                waiting.append(follower)
 
 
-def _family(search: _Search) -> Family:
+def _children_first(search: _Search) -> Iterator[_Row]:
+    """Yield the rows, each behind all that refer to it; not those of a circle, nor what these refer to.
+
+    Kahn's topological sorting (Communications of the ACM 5, 1962, 558-562).
+    """
+    parents = _parents(search)
+    waits_for = dict.fromkeys(search.members, 0)
+    for of_child in parents.values():
+        for parent in of_child:
+            waits_for[parent] += 1
+    free = [row for row, count in waits_for.items() if count == 0]
+    while free:
+        yield (row := free.pop())
+        for parent in parents.get(row, ()):
+            waits_for[parent] -= 1
+            if waits_for[parent] == 0:
+                free.append(parent)
+
+
+def _parents(search: _Search) -> dict[_Row, list[_Row]]:
+    """Return what each row on its way out refers to, among the others."""
+    parents: dict[_Row, list[_Row]] = {}
+    for parent, children in search.children.items():
+        for child in children:
+            if child in search.members:
+                parents.setdefault(child, []).append(parent)
+    return parents
+
+
+def _keep_circles(search: _Search, ordered: set[_Row]) -> None:
+    for row in [row for row in search.members if row not in ordered]:
+        child = next(one for one in search.children[row] if one in search.members and one not in ordered)
+        search.keep(row, child, in_circle=True)
+
+
+def _keep_what_stays_refers_to(search: _Search) -> None:
+    before = -1
+    while len(search.kept) > before:  # a row that stays now may refer to others
+        before = len(search.kept)
+        for row, children in search.children.items():
+            if search.leaves(row) and (child := next((one for one in children if not search.leaves(one)), None)):
+                search.keep(row, child)
+
+
+def _generations(search: _Search, order: Sequence[_Row]) -> list[Generation]:
+    parents, depths = _parents(search), dict[_Row, int]()
+    for row in reversed(order):
+        depths[row] = max((depths[parent] + 1 for parent in parents.get(row, ()) if parent in depths), default=0)
     grouped: dict[tuple[int, str], list[Key]] = {}
-    for (name, key), member in search.members.items():
-        if member.roots - search.living.keys():
-            grouped.setdefault((-member.depth, name), []).append(key)
-    ordered = [Generation(search.tables[name], grouped[depth, name]) for depth, name in sorted(grouped)]
-    return Family(ordered, list(search.living.values()))
+    for (name, key), depth in depths.items():
+        if search.leaves((name, key)):
+            grouped.setdefault((-depth, name), []).append(key)
+    return [Generation(search.tables[name], grouped[depth, name]) for depth, name in sorted(grouped)]

@@ -12,7 +12,7 @@ from db.archives.family import LivingReference, find_family
 from db.archives.hashing import prepare
 from db.archives.keys import Key
 from db.archives.mysql_ranges import has_ranges, move_range
-from db.archives.rows import ByKeys, Chosen, Shape
+from db.archives.rows import ByKeys, Chosen, ProofFailed, Shape
 from db.archives.walks import Stretch, Walk, choose_rows, find_deletions, lock_due
 from db.errors import mysql_code, sqlstate
 from db.run_sessions import MYSQL_DIALECTS
@@ -130,7 +130,10 @@ class Batch:
         taken.kept = family.kept
         taken.roots = len(keys) - len(family.kept)
         for generation in family.generations:
-            await self._move(self.plan.shapes[generation.table.fullname], ByKeys(generation.keys), taken)
+            name, due = generation.table.fullname, len(generation.keys)
+            gone = await self._move(self.plan.shapes[name], ByKeys(generation.keys), taken)
+            if gone != due:
+                raise ProofFailed(f"{name}: {due} rows were to leave and {gone} were there: nothing was changed")
 
     async def _move(self, shape: Shape, chosen: Chosen, taken: Taken) -> int:
         gone = await self.keeping.take(self.session, shape, chosen)
