@@ -49,6 +49,7 @@ class Waker:
         self._subscription: Any = None
         self._listener: asyncio.Task[None] | None = None
         self._broken = False
+        self._distrusted = False
         self.changed = asyncio.Event()
 
     async def arm(self) -> dict[str, float]:
@@ -61,10 +62,12 @@ class Waker:
             TrackingRefused: poll instead.
             RedisError, OSError: Redis is away.
         """
-        if self._listener is None or self._listener.done() or self._broken:
+        if self._listener is None or self._listener.done() or self._broken or self._distrusted:
+            self._distrusted = False
             await self.close()
             await self._open()
-        self.changed.clear()
+        if not self._distrusted:  # meanwhile
+            self.changed.clear()
         # Until it is read through: redis-py would connect anew by itself, and the tracking would be off.
         self._broken = True
         commands: list[tuple[str | int, ...]] = [("TIME",)]
@@ -85,7 +88,7 @@ class Waker:
 
     def distrust(self) -> None:
         """Take new connections, now that nothing may be told on the old ones any more."""
-        self._broken = True
+        self._distrusted = True
         self.changed.set()
 
     async def close(self) -> None:
