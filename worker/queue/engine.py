@@ -33,6 +33,8 @@ FULL_LOOK_S = 1.0
 MOST_TASKS = 4
 """So many times as many entries as there are slots are at hand at most: admitted, performed, or being ended."""
 DISCONNECT_PATIENCE_S = 0.5
+LOOKS_A_RENEWAL = 12
+"""After so many of the longest pauses the connections that it is woken by are made anew."""
 
 
 class Engine:
@@ -55,7 +57,14 @@ class Engine:
         self.deadlines = Deadlines()
         watched = (abort_jobs_ss,) if worker.allow_abort_jobs else ()
         bells = [keys.bell for keys in self.queues]
-        self.waker = Waker(redis, [keys.queue for keys in self.queues], watched, bells, on_bell=worker.on_bell)
+        self.waker = Waker(
+            redis,
+            [keys.queue for keys in self.queues],
+            watched,
+            bells,
+            on_bell=worker.on_bell,
+            renewal_s=LOOKS_A_RENEWAL * worker.longest_idle_s,
+        )
         self.keeper = LeaseKeeper(
             partial(sync_client, redis.connection_pool),
             self.terms,

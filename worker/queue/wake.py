@@ -6,6 +6,7 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/ ("two connec
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ class Waker:
         others: sorted sets of which any change wakes.
         bells: counters of which any change wakes.
         on_bell: called when one of them has changed since the last look, and at the first look.
+        renewal_s: after so long it takes new connections. Where a name leads to another server meanwhile, reading on
+            the old ones goes on, and nothing says that they are the wrong ones.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class Waker:
         bells: Sequence[str] = (),
         *,
         on_bell: Callable[[], None] = lambda: None,
+        renewal_s: float = 60.0,
     ) -> None:
         self._redis = redis
         self._queues = tuple(queues)
         self._others = tuple(others)
         self._bells = tuple(bells)
         self._on_bell = on_bell
+        self._renewal_s = renewal_s
+        self._renew_at = 0.0
         self._rung: list[Any] | None = None
         self._reader: Any = None
         self._subscription: Any = None
@@ -62,10 +68,11 @@ class Waker:
             TrackingRefused: poll instead.
             RedisError, OSError: Redis is away.
         """
-        if self._listener is None or self._listener.done() or self._broken or self._distrusted:
+        if self._needs_connections():
             self._distrusted = False
             await self.close()
             await self._open()
+            self._renew_at = time.monotonic() + self._renewal_s
         if not self._distrusted:  # meanwhile
             self.changed.clear()
         # Until it is read through: redis-py would connect anew by itself, and the tracking would be off.
@@ -80,6 +87,10 @@ class Waker:
         now_ms = int(seconds) * 1000 + int(microseconds) / 1000
         answers_of = zip(self._queues, answers, strict=False)
         return {queue: max(0.0, (float(answer[1]) - now_ms) / 1000) for queue, answer in answers_of if answer}
+
+    def _needs_connections(self) -> bool:
+        is_deaf = self._listener is None or self._listener.done() or self._broken
+        return is_deaf or self._distrusted or time.monotonic() > self._renew_at
 
     def _hear_bells(self, rung: list[Any]) -> None:
         if self._bells and rung != self._rung:

@@ -157,7 +157,7 @@ def test_a_name_leads_to_another_master(own_redis: RedisServer, tmp_path: Path) 
         proxy = stack.enter_context(Proxy(own_redis.port))
         room = stack.enter_context(Room(proxy.url, tmp_path / "room"))
         old, new = own_redis.connect(timeout_s=15.0), replica.connect()
-        worker = begin(room, longest_idle_s=2.0)
+        worker = begin(room, longest_idle_s=1.0)
         assert old.wait(1, 10_000) == 1
         proxy.target = replica.port
         new.replicaof("NO", "ONE")

@@ -39,6 +39,21 @@ async def test_connections_that_are_distrusted_in_the_middle_are_not_kept(
             await waker.close()
 
 
+async def test_connections_are_made_anew_after_a_while(redis_url: str) -> None:
+    """A name may lead to another server meanwhile, where the worker's other connections went at once."""
+    async with Redis.from_url(redis_url) as redis:
+        for renewal_s, is_kept in ((60.0, True), (0.0, False)):
+            waker = Waker(redis, ["queue"], renewal_s=renewal_s)
+            try:
+                await waker.arm()
+                before = await trackers(redis)
+                await waker.arm()
+                assert (before == await trackers(redis)) is is_kept
+                assert not waker.changed.is_set()
+            finally:
+                await waker.close()
+
+
 async def trackers(redis: Any) -> set[str]:
     """The connections that ask to be told."""
     return {client["id"] for client in await redis.client_list() if "t" in client["flags"]}
