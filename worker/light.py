@@ -1,5 +1,6 @@
 """The path of kinds that keep no ledger: Redis alone knows of their runs."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from holdfast.requests import JobReport
 from jobs.context import RunContext
 from jobs.registry import Job
 from worker.logs import get_logger
-from worker.queue.execution import Postponed
+from worker.queue.execution import PROCESS_ENDS, Postponed
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected
 from worker.runtime import Runtime
 
@@ -53,14 +54,16 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
     try:
         with runtime.deadlines.limit(job.timeout_s):
             report: JobReport = await job.perform(context, request)
-    except Exception as failure:  # noqa: BLE001 - classify looks at each
+    except (asyncio.CancelledError, *PROCESS_ENDS):
+        raise
+    except BaseException as failure:  # noqa: BLE001 - classify looks at each
         if not is_expected(failure):
             get_logger(run_id=job_id, kind=job.kind).exception("the job raised an unexpected error")
         _raise_outcome(job_id, classify(failure, attempt=context.attempt, policy=job.retries), failure)
     return report.model_dump(mode="json")
 
 
-def _raise_outcome(job_id: str, outcome: Outcome, failure: Exception) -> NoReturn:
+def _raise_outcome(job_id: str, outcome: Outcome, failure: BaseException) -> NoReturn:
     if outcome.name in {"interrupted", "snoozed"}:
         raise Postponed(defer=outcome.delay_s) from None
     if outcome.name == "retry":

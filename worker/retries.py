@@ -96,7 +96,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place}: {first['msg']}"
 
 
-def is_expected(error: Exception) -> bool:
+def is_expected(error: BaseException) -> bool:
     """Whether an error is one of those that jobs end with, so that the log needs no traceback."""
     if isinstance(error, TimeoutError) or _named(error) is not None:
         return True

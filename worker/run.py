@@ -27,7 +27,7 @@ from worker.light import run_light
 from worker.logs import Logger, get_logger
 from worker.newcomers import is_storable_id
 from worker.progress import ProgressPublisher
-from worker.queue.execution import Poisoned
+from worker.queue.execution import PROCESS_ENDS, Poisoned
 from worker.queue.slots import Slot
 from worker.recording import record_finished, settled
 from worker.reports import Report, report_end, report_outcome
@@ -253,8 +253,10 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
     except asyncio.CancelledError as cancelled:
         if limit.task_is_cancelled:
             return await _stopped(runtime, call, admitted, cancelled)
-        failure: Exception = RuntimeError("the job was cancelled by something of its own")
-    except Exception as error:  # noqa: BLE001 - classify looks at each
+        failure: BaseException = RuntimeError("the job was cancelled by something of its own")
+    except PROCESS_ENDS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - classify looks at each
         failure = error
         if not is_expected(error):
             get_logger(run_id=admitted.run_id, kind=call.job.kind).exception("the job raised an unexpected error")

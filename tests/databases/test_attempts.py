@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -63,7 +64,15 @@ async def cancelled_by_itself(context: RunContext, request: Odd) -> JobReport:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("perform", [without_a_report, cancelled_by_itself])
+async def panicking(context: RunContext, request: Odd) -> JobReport:
+    raise BaseException("as a library in Rust does")  # noqa: TRY002
+
+
+async def exiting(context: RunContext, request: Odd) -> JobReport:
+    sys.exit("as a command line does")
+
+
+@pytest.mark.parametrize("perform", [without_a_report, cancelled_by_itself, panicking, exiting])
 async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., Awaitable[Any]]) -> None:
     run = born()
     with pytest.raises(RunFailed):

@@ -15,6 +15,10 @@ TIMEOUT_S = 1.0
 ATTEMPTS = 3
 
 
+class Panic(BaseException):
+    """As a library in Rust raises it (pyo3)."""
+
+
 class Starts(JobReport):
     """How often it was started, and which attempt it was told that it is."""
 
@@ -31,7 +35,9 @@ class LightDeed(JobRequest[Starts]):
 
     marks: str
     """A file with a line for each start."""
-    deed: Literal["succeed", "fail", "break", "be refused", "snooze", "cancel itself", "last", "hang"] = "succeed"
+    deed: Literal[
+        "succeed", "fail", "break", "panic", "exit", "be refused", "snooze", "cancel itself", "last", "hang"
+    ] = "succeed"
     times: int = 1_000_000
     """So many starts do it, then it succeeds."""
 
@@ -47,24 +53,29 @@ async def do(context: RunContext, request: LightDeed) -> Starts:
     return Starts(starts=starts, attempt=context.attempt)
 
 
+ERRORS: dict[str, BaseException] = {
+    "fail": JobFailed("no_luck", "it fails each time"),
+    "break": ZeroDivisionError("a bug"),
+    "panic": Panic("rust panicked"),
+    "exit": SystemExit("no such option"),
+    "be refused": ConnectionError("nobody listens"),
+    "snooze": JobSnoozed(0.05),
+    "cancel itself": JobCancelled("not wanted any more"),
+}
+
+
 async def _misbehave(context: RunContext, deed: str) -> None:
     match deed:
-        case "fail":
-            raise JobFailed("no_luck", "it fails each time")
-        case "break":
-            raise ZeroDivisionError("a bug")
-        case "be refused":
-            raise ConnectionError("nobody listens")
-        case "snooze":
-            raise JobSnoozed(0.05)
-        case "cancel itself":
-            raise JobCancelled("not wanted any more")
         case "last":
             while True:
                 context.stop_if_asked()
                 await asyncio.sleep(LOOK_S)
         case "hang":
             await asyncio.sleep(600)
+        case "succeed":
+            pass
+        case _:
+            raise ERRORS[deed]
 
 
 JOBS = (

@@ -69,6 +69,8 @@ async def test_it_succeeds_and_only_redis_knows(place: Workplace, worker: Worker
     [
         ("fail", ("no_luck", "it fails each time")),
         ("break", ("ZeroDivisionError", "a bug")),
+        ("panic", ("Panic", "rust panicked")),
+        ("exit", ("SystemExit", "no such option")),
         ("hang", ("TimeoutError", "TimeoutError")),
     ],
 )

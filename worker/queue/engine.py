@@ -11,7 +11,7 @@ from arq.constants import abort_jobs_ss
 
 from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
-from worker.queue.execution import Execution
+from worker.queue.execution import PROCESS_ENDS, Execution
 from worker.queue.finish import Finish, Finisher
 from worker.queue.leases import LeaseKeeper
 from worker.queue.master_watch import MasterWatch
@@ -116,32 +116,37 @@ class Engine:
     async def _run(self, claimed: Claimed, slot: Slot) -> None:
         worker, task = self._worker, self._running[claimed]
         execution = Execution(worker, claimed, slot)
-        finish: Finish | None = None
         try:
-            finish = await execution.run()
-        except Exception:
-            # A hook failed. The lease runs out, and the entry is taken up again.
+            try:
+                finish = await execution.run()
+            except asyncio.CancelledError:  # in a hook, by a shutdown
+                finish = Finish(claimed, over=False)
+            finally:
+                worker.aborting_tasks.discard(claimed.job_id)
+                _drop_task(worker.job_tasks, claimed, task)
+                self.slots.end(slot)
+            await self._submit(finish, execution)
+        except (asyncio.CancelledError, SystemExit, *PROCESS_ENDS):
+            raise
+        except BaseException:
             logger.exception("job %s: a hook failed", claimed.job_id)
-            self._forget(claimed)
-        except asyncio.CancelledError:  # in a hook, by a shutdown
-            finish = Finish(claimed, over=False)
         finally:
-            worker.aborting_tasks.discard(claimed.job_id)
-            _drop_task(worker.job_tasks, claimed, task)
-            self.slots.end(slot)
-        try:
-            if finish is not None:
-                if claimed.poison:
-                    await self.order.quarantine(claimed)
-                claimed.ending, claimed.went_back = True, not finish.over
-                if worker.after_job_end and execution.ctx:
-                    finish.heard = asyncio.get_running_loop().create_future()
-                self.finisher.submit(finish)
-                if finish.heard is not None and worker.after_job_end and await asyncio.shield(finish.heard):
-                    await worker.after_job_end(execution.ctx)
-        finally:
+            if not claimed.ending:  # Redis hears nothing: the lease runs out, and the entry is taken up again
+                claimed.went_back = True
+                self._forget(claimed)
             _drop_task(worker.tasks, claimed, task)
             self.slots.freed.set()
+
+    async def _submit(self, finish: Finish, execution: Execution) -> None:
+        worker, claimed = self._worker, finish.claimed
+        if claimed.poison:
+            await self.order.quarantine(claimed)
+        claimed.ending, claimed.went_back = True, not finish.over
+        if worker.after_job_end and execution.ctx:
+            finish.heard = asyncio.get_running_loop().create_future()
+        self.finisher.submit(finish)
+        if finish.heard is not None and worker.after_job_end and await asyncio.shield(finish.heard):
+            await worker.after_job_end(execution.ctx)
 
     def told_of_their_abort(self) -> set[str]:
         """Return the ids of those jobs here that were aborted before their start."""

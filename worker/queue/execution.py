@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("arq.worker")  # arq's users filter and test by this name
 
 LATE_AFTER_MS = 1200
+PROCESS_ENDS = (KeyboardInterrupt, GeneratorExit)
+"""What a job raises only when the process ends, or the event loop. Whatever else it raises is an end of the job alone:
+``SystemExit`` too, so that a library that calls ``sys.exit()`` does not stop the runs beside it."""
 
 
 @dataclass(slots=True)
@@ -101,7 +104,9 @@ class Execution:
         self._started_ms = now_ms()
         try:
             result = await self._perform()
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each is classified
+        except PROCESS_ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - each is classified
             finish = self._classify(error)
         else:
             worker.jobs_complete += 1

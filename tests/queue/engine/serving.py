@@ -1,6 +1,7 @@
 """A worker of the engine in the test's own process, and its jobs."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,10 @@ from worker.queue import Worker
 from worker.queue.scripts import QueueKeys
 
 KEYS = QueueKeys(wire.DEFAULT_QUEUE)
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it (pyo3)."""
 
 
 class Jobs:
@@ -42,6 +47,14 @@ class Jobs:
             raise Retry
         return "done"
 
+    async def panicking(self, ctx: dict[str, Any]) -> None:
+        self.starts[ctx["job_id"]] += 1
+        raise Panic("rust panicked")
+
+    async def exiting(self, ctx: dict[str, Any]) -> None:
+        self.starts[ctx["job_id"]] += 1
+        sys.exit(3)
+
 
 @asynccontextmanager
 async def serving(room: Room, jobs: Jobs, **options: Any) -> AsyncIterator[Worker]:
@@ -51,6 +64,8 @@ async def serving(room: Room, jobs: Jobs, **options: Any) -> AsyncIterator[Worke
             func(jobs.gated, name="gated"),
             func(jobs.again, name="again"),
             func(jobs.retrying, name="retrying", max_tries=100),
+            func(jobs.panicking, name="panicking"),
+            func(jobs.exiting, name="exiting"),
         ],
         redis_settings=RedisSettings.from_dsn(room.url),
         handle_signals=False,

@@ -6,7 +6,7 @@ import pytest
 
 from holdfast import wire
 from tests.queue.engine.room import Room, ids
-from tests.queue.engine.serving import KEYS, Jobs, all_ended, serving, until
+from tests.queue.engine.serving import KEYS, Jobs, Panic, all_ended, serving, until
 from worker.queue.claims import Claimer
 
 
@@ -109,17 +109,20 @@ async def test_renewing_does_not_send_payloads(room: Room, jobs: Jobs) -> None:
         jobs.gate.set()
 
 
-async def test_a_hook_that_fails_costs_a_lease_and_nothing_else(room: Room, jobs: Jobs) -> None:
+@pytest.mark.parametrize("failure", [ValueError("hook"), Panic("hook")], ids=lambda error: type(error).__name__)
+async def test_a_hook_that_fails_costs_a_lease_and_nothing_else(room: Room, jobs: Jobs, failure: BaseException) -> None:
     failures: list[int] = []
 
     async def fails_once(_ctx: dict[str, Any]) -> None:
         if not failures:
             failures.append(1)
-            raise ValueError("hook")
+            raise failure
 
-    async with serving(room, jobs, lease_s=0.3, on_job_start=fails_once, longest_idle_s=0.3):
+    async with serving(room, jobs, lease_s=0.3, on_job_start=fails_once, longest_idle_s=0.3) as worker:
         room.enqueue("gated", job_id="job")
         jobs.gate.set()
         await until(lambda: all_ended(room, ["job"]))
+        await until(lambda: not worker.engine._running)
+        assert (worker.tasks, worker.free_slots()) == ({}, 100)
 
     assert jobs.starts == {"job": 1}
