@@ -179,6 +179,7 @@ UNSTORABLE_SQLSTATES: Final = ("22", "23514")
 UNSTORABLE_MYSQL_CODES: Final = frozenset(
     {
         1264,  # number out of range
+        1153,  # larger than max_allowed_packet, where the server comes to say so
         1366,  # not a character of the column's set
         1406,  # too long
         3140,  # invalid JSON (MySQL)
@@ -233,7 +234,7 @@ def _is_transient_of_driver(error: BaseException) -> bool:
 
 def _is_of_several_addresses(error: BaseException) -> bool:
     # asyncio's, where a host has more than one address and none of them takes the connection: it has no number.
-    return isinstance(error, OSError) and error.errno is None and str(error).startswith("Multiple exceptions: ")
+    return isinstance(error, OSError) and error.errno is None and text_of(error).startswith("Multiple exceptions: ")
 
 
 def is_denied(error: BaseException) -> bool:
@@ -272,8 +273,16 @@ def is_unique_violation(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """Return the driver's own words in one line, without the statement and its parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = str(cause).strip() or type(cause).__name__
+    text = text_of(cause).strip() or type(cause).__name__
     return text.splitlines()[0].removeprefix("<class ").strip()
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, or what is known where the value's own code for that fails."""
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - it may be anything
+        return f"{type(value).__name__} (its text fails: {type(error).__name__})"
 
 
 def _is_mysql(error: BaseException) -> bool:

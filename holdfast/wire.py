@@ -48,6 +48,10 @@ LATEST_MS = 253_402_300_799_999
 MAX_PAYLOAD_BYTES = 1024 * 1024
 """What clients send and workers read unless told otherwise. Larger data belongs into a file or a table."""
 
+MAX_REPORT_BYTES = 4 * 1024 * 1024
+"""The largest report, as JSON: MariaDB closes a connection on which more than 16 MiB come at once
+(``max_allowed_packet``), and half of that may be escapes."""
+
 MAX_RUN_ID = 255
 """Characters of a run's id in the ledger."""
 

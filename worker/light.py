@@ -11,11 +11,11 @@ from db.query_log import asked_by
 from db.repositories.job_run import as_uuid7
 from holdfast.errors import RunCancelled, RunFailed
 from holdfast.ids import uuid7
-from holdfast.requests import JobReport
 from jobs.context import RunContext
 from jobs.registry import Job
 from worker.logs import get_logger
 from worker.queue.execution import PROCESS_ENDS, Postponed
+from worker.reports import plain_report
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected
 from worker.runtime import Runtime
 
@@ -53,14 +53,14 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
     asked_by(context)
     try:
         with runtime.deadlines.limit(job.timeout_s):
-            report: JobReport = await job.perform(context, request)
+            report = await job.perform(context, request)
+        return plain_report(report)
     except (asyncio.CancelledError, *PROCESS_ENDS):
         raise
     except BaseException as failure:  # noqa: BLE001 - classify looks at each
         if not is_expected(failure):
             get_logger(run_id=job_id, kind=job.kind).exception("the job raised an unexpected error")
         _raise_outcome(job_id, classify(failure, attempt=context.attempt, policy=job.retries), failure)
-    return report.model_dump(mode="json")
 
 
 def _raise_outcome(job_id: str, outcome: Outcome, failure: BaseException) -> NoReturn:

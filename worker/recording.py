@@ -9,7 +9,7 @@ from db.errors import first_line, is_transient, is_unstorable
 from worker.groups import Answer, T
 from worker.ledger import Admitted
 from worker.logs import Logger
-from worker.retries import Outcome
+from worker.retries import Outcome, stated
 from worker.runtime import Runtime
 
 AGAIN_S = 5.0
@@ -39,7 +39,8 @@ async def settled(runtime: Runtime, answer: Answer[T]) -> tuple[T, asyncio.Cance
 async def record_finished(runtime: Runtime, admitted: Admitted, outcome: Outcome, logger: Logger) -> Outcome:
     """Commit the attempt's end to the ledger (I2), patiently; the job's own effects are committed already.
 
-    A cancellation comes too late for what has ended: that is recorded and told all the same.
+    A cancellation comes too late for what has ended: that is recorded and told all the same. An end that the ledger
+    refuses for good is recorded as a failure that says so: begun again, the run would only end there once more.
 
     Raises:
         arq.worker.Retry: the ledger did not take it; the run is taken up again from its cursor later.
@@ -58,18 +59,22 @@ async def _record_patiently(
     runtime: Runtime, admitted: Admitted, outcome: Outcome, error: Exception, *, logger: Logger
 ) -> Outcome:
     deadline, failures = time.monotonic() + RECORD_PATIENCE_S, 0
+    is_plain = was_refused = False
     while True:
-        if is_unstorable(error) and outcome.name != "failed":
-            message = f"its end cannot be stored: {first_line(error)}".replace("\x00", "")
-            outcome = Outcome("failed", error={"type": "unstorable", "message": message})
-        elif not is_transient(error):
-            logger.error("the end of the run cannot be recorded", exc_info=error)
-            raise Retry(defer=AGAIN_S) from error
-        elif time.monotonic() > deadline:
-            raise Retry(defer=AGAIN_S) from error
-        else:
+        if is_transient(error):
+            if time.monotonic() > deadline:
+                raise Retry(defer=AGAIN_S) from error
             failures += 1
             await asyncio.sleep(min(5.0, 0.1 * 2**failures))
+        elif not is_plain and (was_refused or is_unstorable(error)):
+            logger.error("the ledger refuses the end of the run, so it has failed", exc_info=error)
+            outcome = Outcome("failed", error=stated("unstorable", f"its end cannot be stored: {first_line(error)}"))
+            is_plain = True
+        elif not was_refused:
+            was_refused = True  # it may have been for a reason of the moment (a migration, say)
+        else:
+            logger.error("the end of the run cannot be recorded", exc_info=error)
+            raise Retry(defer=AGAIN_S) from error
         try:
             return await runtime.ledger.finish(admitted, outcome)
         except Exception as again:  # noqa: BLE001 - looked at above

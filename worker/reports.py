@@ -4,11 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from arq.worker import Retry
+from pydantic_core import to_json
 
 from db.errors import first_line
 from holdfast.errors import RunCancelled, RunFailed
-from holdfast.requests import JobRequest
+from holdfast.requests import JobReport, JobRequest
 from holdfast.states import RunState
+from holdfast.wire import MAX_REPORT_BYTES
+from jobs.outcomes import JobFailed
 from jobs.registry import Job
 from worker.ledger import AlreadyOver
 from worker.logs import get_logger
@@ -16,6 +19,26 @@ from worker.retries import Outcome
 from worker.runtime import Runtime
 
 Report = dict[str, Any]
+
+
+def plain_report(report: JobReport) -> Report:
+    """Return a job's report as JSON values.
+
+    Raises:
+        JobFailed: it is larger than MAX_REPORT_BYTES.
+    """
+    plain = report.model_dump(mode="json")
+    try:
+        size = len(to_json(plain))
+    except ValueError:  # half a surrogate pair, which is for the ledger to refuse
+        return plain
+    if size > MAX_REPORT_BYTES:
+        raise JobFailed(
+            "report_too_large",
+            f"the report has {size} bytes as JSON, the limit is {MAX_REPORT_BYTES}: put the data into a file or a "
+            "table and report its place",
+        )
+    return plain
 
 
 def report_outcome(

@@ -2,13 +2,14 @@
 
 import random
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
 from typing import Any, Literal
 
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line, is_transient, is_unstorable
+from db.errors import first_line, is_transient, is_unstorable, text_of
 from holdfast.errors import RunFailed
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
@@ -19,6 +20,10 @@ OBSTACLE_S = 2.0
 """Seconds after which a run is looked at again whose queue or kind is paused or at its limit."""
 UNKNOWN_S = 15.0
 """Seconds after which a run is looked at again that met an error of the ledger that nobody has foreseen."""
+LONGEST_S = 10 * 365 * 86_400.0
+"""Seconds that a run waits at most for its next attempt, whatever its job asks for: each engine has such a date."""
+TYPE_CHARACTERS, MESSAGE_CHARACTERS = 100, 2000
+"""How much of an error's type and message is kept."""
 
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
@@ -56,10 +61,10 @@ def classify(error: BaseException, *, attempt: int, policy: RetryPolicy) -> Outc
     own = policy.for_error(error, is_transient=is_transient(error))
     if own is None:
         return Outcome("failed", error=describe(error))
+    told = describe(error)
     if attempt < own.max_attempts:
-        return Outcome("retry", error=describe(error), delay_s=backoff_s(attempt, own))
-    message = f"{first_line(error)}; given up after {attempt} attempts"
-    return Outcome("failed", error={"type": type(error).__name__, "message": message})
+        return Outcome("retry", error=told, delay_s=_within_time(backoff_s(attempt, own)))
+    return Outcome("failed", error=told | {"message": f"{told['message']}; given up after {attempt} attempts"})
 
 
 def _named(error: BaseException) -> Outcome | None:
@@ -69,23 +74,39 @@ def _named(error: BaseException) -> Outcome | None:
     if isinstance(error, RunInterrupted):
         return Outcome("interrupted")
     if isinstance(error, JobSnoozed):
-        return Outcome("snoozed", delay_s=error.delay_s)
+        return Outcome("snoozed", delay_s=_within_time(error.delay_s))
     if isinstance(error, JobCancelled):
-        return Outcome("cancelled", error={"type": "cancelled", "message": first_line(error), "state": "cancelled"})
+        return Outcome("cancelled", error=stated("cancelled", first_line(error)) | {"state": "cancelled"})
     return None
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an error as the ledger and the wire keep it: a type for programs, one line for people."""
     if isinstance(error, ValidationError):  # of a report, for example; its first line has nothing but a number
-        return {"type": type(error).__name__, "message": f"{error.title}: {_first_problem(error)}"}
-    kind = error.code if isinstance(error, JobFailed) else type(error).__name__
-    return {"type": kind, "message": first_line(error)}
+        return stated(type(error).__name__, f"{error.title}: {_first_problem(error)}")
+    kind: object = getattr(error, "code", None) if isinstance(error, JobFailed) else None
+    return stated(type(error).__name__ if kind is None else kind, first_line(error))
+
+
+def stated(kind: object, message: str) -> dict[str, Any]:
+    """Return an error of this type and message, made such that every engine stores it, whatever a job put there."""
+    word = text_of(kind.value if isinstance(kind, Enum) else kind)
+    return {"type": _storable(word, TYPE_CHARACTERS), "message": _storable(message, MESSAGE_CHARACTERS)}
+
+
+def _storable(text: str, most: int) -> str:
+    cut = text if len(text) <= most else text[: most - 3] + "..."
+    return cut.replace("\x00", "\\x00").encode(errors="backslashreplace").decode()
+
+
+def _within_time(seconds: float) -> float:
+    # In this order what is no number is 0: it is neither less nor more than another.
+    return max(0.0, min(float(seconds), LONGEST_S))
 
 
 def describe_invalid(error: ValidationError) -> dict[str, Any]:
     """Return why a request does not fit its kind, as ``describe`` returns errors."""
-    return {"type": "invalid_request", "message": _first_problem(error)}
+    return stated("invalid_request", _first_problem(error))
 
 
 def _first_problem(error: ValidationError) -> str:

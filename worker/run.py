@@ -30,7 +30,7 @@ from worker.progress import ProgressPublisher
 from worker.queue.execution import PROCESS_ENDS, Poisoned
 from worker.queue.slots import Slot
 from worker.recording import record_finished, settled
-from worker.reports import Report, report_end, report_outcome
+from worker.reports import Report, plain_report, report_end, report_outcome
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected, waiting_for_the_ledger
 from worker.runtime import Runtime
 
@@ -249,7 +249,7 @@ async def perform(runtime: Runtime, call: Call, admitted: Admitted) -> tuple[Out
     try:
         with acting_as(call.job.kind), limit:
             report = await call.job.perform(context, call.request)
-        return Outcome("succeeded", report=report.model_dump(mode="json")), None
+        return Outcome("succeeded", report=plain_report(report)), None
     except asyncio.CancelledError as cancelled:
         if limit.task_is_cancelled:
             return await _stopped(runtime, call, admitted, cancelled)

@@ -17,14 +17,21 @@ from db.repositories.job_run import BornRun
 from holdfast import JobReport, JobRequest
 from holdfast.errors import RunFailed
 from holdfast.ids import uuid7
+from holdfast.states import RunState
+from holdfast.wire import MAX_REPORT_BYTES
 from jobs.context import RunContext
+from jobs.outcomes import JobFailed, JobSnoozed
 from jobs.registry import Job
 from jobs.retry_policy import RetryPolicy
 from tests.databases.runs import QUEUE, admitted, attempts_of, born_again, run_of, vitals
+from tests.odd_errors import Panic, UnspeakableError
 from worker import ledger
 from worker import run as run_module
 from worker.ledger import Admitted
+from worker.logs import get_logger
 from worker.queue.slots import Slot, Slots
+from worker.recording import record_finished
+from worker.retries import Outcome
 from worker.run import run_attempt
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -65,7 +72,7 @@ async def cancelled_by_itself(context: RunContext, request: Odd) -> JobReport:
 
 
 async def panicking(context: RunContext, request: Odd) -> JobReport:
-    raise BaseException("as a library in Rust does")  # noqa: TRY002
+    raise Panic("rust panicked")
 
 
 async def exiting(context: RunContext, request: Odd) -> JobReport:
@@ -80,6 +87,77 @@ async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., 
     (attempt,) = await attempts_of(UUID(run.job_id))
     assert (attempt.outcome, (await run_of(attempt.run_id)).state) == ("failed", "failed")
     assert runtime.active == set()
+
+
+def raising(error: BaseException) -> Callable[..., Awaitable[JobReport]]:
+    async def perform(context: RunContext, request: Odd) -> JobReport:
+        raise error
+
+    return perform
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnspeakableError(),
+        JobFailed("x", "a\0b"),
+        JobFailed("x", "name \udcff"),
+        JobFailed(RunState.FAILED, "of an enum"),
+    ],
+    ids=lambda error: repr(error.args),
+)
+async def test_an_end_that_is_hard_to_tell_is_recorded_at_once(runtime: Runtime, error: Exception) -> None:
+    run = born()
+    with pytest.raises(RunFailed) as told:
+        await run_attempt(runtime, job(raising(error)), run)
+    row = await run_of(UUID(run.job_id))
+    assert (row.state, row.attempts) == ("failed", 1)
+    assert row.error == {"type": told.value.error_type, "message": told.value.message}
+
+
+async def test_a_snooze_beyond_the_end_of_time_is_a_long_one(runtime: Runtime) -> None:
+    run = born()
+    with pytest.raises(Retry):
+        await run_attempt(runtime, job(raising(JobSnoozed(1e18))), run)
+    row = await run_of(UUID(run.job_id))
+    assert (row.state, row.reason) == ("waiting", "snoozed")
+    assert row.due_at.year > datetime.now(UTC).year + 5
+
+
+class Long(JobReport):
+    text: str
+
+
+async def test_a_report_that_is_too_large_fails_its_run(runtime: Runtime) -> None:
+    async def perform(context: RunContext, request: Odd) -> JobReport:
+        return Long(text="x" * 20_000_000)
+
+    run = born()
+    with pytest.raises(RunFailed, match="the report has 20000011 bytes as JSON, the limit is 4194304: ") as told:
+        await run_attempt(runtime, job(perform), run)
+    assert told.value.error_type == "report_too_large"
+    assert (await run_of(UUID(run.job_id))).state == "failed"
+
+
+async def test_the_largest_report_is_stored(runtime: Runtime) -> None:
+    async def perform(context: RunContext, request: Odd) -> JobReport:
+        return Long(text='"' * ((MAX_REPORT_BYTES - 11) // 2))  # which MySQL's driver escapes once more
+
+    assert await run_attempt(runtime, job(perform), born()) is not None
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome("failed", error={"type": uuid7()}), Outcome("snoozed", delay_s=1e18)],
+    ids=lambda outcome: outcome.name,
+)
+async def test_an_end_that_the_ledger_refuses_for_good_is_a_plain_failure(runtime: Runtime, outcome: Outcome) -> None:
+    given = await admitted("ada")
+    recorded = await record_finished(runtime, given, outcome, get_logger())
+    row = await run_of(given.run_id)
+    assert (row.state, row.attempts, row.error) == ("failed", 1, recorded.error)
+    assert row.error["type"] == "unstorable"
+    assert row.error["message"].startswith("its end cannot be stored: ")
 
 
 async def test_a_log_that_cannot_be_written_does_not_keep_the_run(

@@ -9,14 +9,11 @@ from jobs.context import RunContext
 from jobs.outcomes import JobCancelled, JobFailed, JobSnoozed
 from jobs.registry import Job
 from jobs.retry_policy import RetryPolicy
+from tests.odd_errors import Panic
 
 LOOK_S = 0.02
 TIMEOUT_S = 1.0
 ATTEMPTS = 3
-
-
-class Panic(BaseException):
-    """As a library in Rust raises it (pyo3)."""
 
 
 class Starts(JobReport):

@@ -1,6 +1,7 @@
 """Whether and when a failed attempt is tried again."""
 
 import re
+from enum import Enum
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from db.errors import DatabaseUnavailable
 from holdfast import RestoreReport
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
-from worker.retries import Outcome, backoff_s, classify, is_expected
+from tests.odd_errors import UnspeakableError
+from worker.retries import LONGEST_S, Outcome, backoff_s, classify, is_expected
 
 TRANSIENT = [
     DatabaseUnavailable("no connection"),
@@ -79,6 +81,42 @@ def test_an_outcome_with_a_name_is_no_surprise(outcome: Exception) -> None:
 def test_the_jobs_own_word_is_kept() -> None:
     outcome = classify(JobFailed("missing_column", "no column 'key'"), attempt=1, policy=RetryPolicy(max_attempts=5))
     assert outcome == Outcome("failed", error={"type": "missing_column", "message": "no column 'key'"})
+
+
+class Code(Enum):
+    MISSING = "missing_column"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (UnspeakableError(), "UnspeakableError", "UnspeakableError (its text fails: RuntimeError)"),
+        (JobFailed("x", "a\0b"), "x", "a\\x00b"),
+        (JobFailed("x", "name \udcff"), "x", "name \\udcff"),
+        (JobFailed("a\0b", "text"), "a\\x00b", "text"),
+        (JobFailed(Code.MISSING, "text"), "missing_column", "text"),  # type: ignore[arg-type]
+        (JobFailed(UnspeakableError(), "text"), "UnspeakableError (its text fails: RuntimeError)", "text"),  # type: ignore[arg-type]
+        (JobFailed("x" * 1000, "y" * 10**6), "x" * 97 + "...", "y" * 1997 + "..."),
+    ],
+)
+def test_whatever_an_error_says_can_be_stored(error: Exception, kind: str, message: str) -> None:
+    outcome = classify(error, attempt=1, policy=RetryPolicy())
+    assert outcome == Outcome("failed", error={"type": kind, "message": message})
+
+
+def test_a_long_text_leaves_room_for_the_number_of_attempts() -> None:
+    outcome = classify(ConnectionError("y" * 10**6), attempt=5, policy=RetryPolicy())
+    assert outcome.error is not None
+    assert outcome.error["message"].endswith("y...; given up after 5 attempts")
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "waits_s"), [(1e18, LONGEST_S), (float("inf"), LONGEST_S), (float("nan"), 0.0), (-5.0, 0.0)]
+)
+def test_a_pause_ends_before_time_does(asked_s: float, waits_s: float) -> None:
+    assert classify(JobSnoozed(asked_s), attempt=1, policy=RetryPolicy()) == Outcome("snoozed", delay_s=waits_s)
+    policy = RetryPolicy(first_s=asked_s, slowest_s=asked_s)
+    assert 0.0 <= classify(TimeoutError(), attempt=1, policy=policy).delay_s <= LONGEST_S
 
 
 def test_an_interruption_is_no_error() -> None:

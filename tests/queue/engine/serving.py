@@ -12,15 +12,12 @@ from arq.connections import RedisSettings
 from arq.worker import func
 
 from holdfast import wire
+from tests.odd_errors import Panic
 from tests.queue.engine.room import Room
 from worker.queue import Worker
 from worker.queue.scripts import QueueKeys
 
 KEYS = QueueKeys(wire.DEFAULT_QUEUE)
-
-
-class Panic(BaseException):
-    """As a library in Rust raises it (pyo3)."""
 
 
 class Jobs:

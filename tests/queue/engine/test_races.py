@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from holdfast import wire
+from tests.odd_errors import Panic
 from tests.queue.engine.room import Room, ids
-from tests.queue.engine.serving import KEYS, Jobs, Panic, all_ended, serving, until
+from tests.queue.engine.serving import KEYS, Jobs, all_ended, serving, until
 from worker.queue.claims import Claimer
 
 
