@@ -30,6 +30,8 @@ from typing import Any, ClassVar, Final
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from db.any_errors import text_of
+
 
 class DatabaseNotInitialised(RuntimeError):  # noqa: N818
     """A session was asked for before ``initialize_database`` or after ``close_database``."""
@@ -213,6 +215,8 @@ def mysql_code(error: BaseException) -> int | None:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later: the connection, a lock, a full disk or pool stood in the way."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_transient, error.exceptions))
     if isinstance(error, DataLayerError):
         return error.can_retry
     if isinstance(error, TRANSIENT_ERRORS) or _is_of_several_addresses(error):
@@ -275,14 +279,6 @@ def first_line(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = text_of(cause).strip() or type(cause).__name__
     return text.splitlines()[0].removeprefix("<class ").strip()
-
-
-def text_of(value: object) -> str:
-    """Return ``str(value)``, or what is known where the value's own code for that fails."""
-    try:
-        return str(value)
-    except Exception as error:  # noqa: BLE001 - it may be anything
-        return f"{type(value).__name__} (its text fails: {type(error).__name__})"
 
 
 def _is_mysql(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Whether and when a failed attempt is tried again."""
 
 import random
+from asyncio import CancelledError
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -9,7 +10,8 @@ from typing import Any, Literal
 from arq.worker import Retry
 from pydantic import ValidationError
 
-from db.errors import first_line, is_transient, is_unstorable, text_of
+from db.any_errors import leaves, text_of
+from db.errors import first_line, is_transient, is_unstorable
 from holdfast.errors import RunFailed
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
@@ -24,6 +26,9 @@ LONGEST_S = 10 * 365 * 86_400.0
 """Seconds that a run waits at most for its next attempt, whatever its job asks for: each engine has such a date."""
 TYPE_CHARACTERS, MESSAGE_CHARACTERS = 100, 2000
 """How much of an error's type and message is kept."""
+
+NAMED = (FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted)
+"""What names an outcome; of several that come together the first counts."""
 
 OutcomeName = Literal["succeeded", "failed", "retry", "snoozed", "interrupted", "cancelled", "lost"]
 
@@ -56,19 +61,43 @@ def classify(error: BaseException, *, attempt: int, policy: RetryPolicy) -> Outc
         attempt: the number of this charged attempt, from 1.
         policy: the kind's.
     """
-    if (named := _named(error)) is not None:
+    reasons = _reasons(error)
+    if (named := _named(reasons)) is not None:
         return named
-    own = policy.for_error(error, is_transient=is_transient(error))
+    if any(base in policy.by_error for base in type(error).__mro__ if issubclass(base, BaseExceptionGroup)):
+        reasons = [error]
+    policies = [policy.for_error(reason, is_transient=is_transient(reason)) for reason in reasons]
+    own, reason = min(zip(policies, reasons, strict=True), key=_strictness)
+    told = describe(reason)
     if own is None:
-        return Outcome("failed", error=describe(error))
-    told = describe(error)
+        return Outcome("failed", error=told)
     if attempt < own.max_attempts:
         return Outcome("retry", error=told, delay_s=_within_time(backoff_s(attempt, own)))
     return Outcome("failed", error=told | {"message": f"{told['message']}; given up after {attempt} attempts"})
 
 
-def _named(error: BaseException) -> Outcome | None:
-    """Return the outcome that an exception names by itself."""
+def _reasons(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group that say why it ended, what names an outcome first; any other error alone.
+
+    A task that was cancelled because of another one, or stopped because the worker stops, is no reason beside others.
+    """
+    errors = sorted(leaves(error), key=_rank)
+    failures = [one for one in errors if not isinstance(one, RunInterrupted | CancelledError)]
+    return failures or [one for one in errors if isinstance(one, RunInterrupted)] or errors
+
+
+def _rank(error: BaseException) -> int:
+    return next((rank for rank, kind in enumerate(NAMED) if isinstance(error, kind)), len(NAMED))
+
+
+def _strictness(judged: tuple[RetryPolicy | None, BaseException]) -> int:
+    own, _ = judged
+    return 0 if own is None else own.max_attempts
+
+
+def _named(reasons: list[BaseException]) -> Outcome | None:
+    """Return the outcome that the first of these names by itself."""
+    error = reasons[0]
     if isinstance(error, FenceLost):
         return Outcome("lost", error=describe(error))
     if isinstance(error, RunInterrupted):
@@ -81,7 +110,12 @@ def _named(error: BaseException) -> Outcome | None:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Return an error as the ledger and the wire keep it: a type for programs, one line for people."""
+    """Return an error as the ledger and the wire keep it: a type for programs, one line for people.
+
+    Of a group that is its first error.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return describe(leaves(error)[0])
     if isinstance(error, ValidationError):  # of a report, for example; its first line has nothing but a number
         return stated(type(error).__name__, f"{error.title}: {_first_problem(error)}")
     kind: object = getattr(error, "code", None) if isinstance(error, JobFailed) else None
@@ -119,9 +153,8 @@ def _first_problem(error: ValidationError) -> str:
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error is one of those that jobs end with, so that the log needs no traceback."""
-    if isinstance(error, TimeoutError) or _named(error) is not None:
-        return True
-    return describe(error)["type"] != type(error).__name__ or is_transient(error)
+    passing = (*NAMED, CancelledError)
+    return all(isinstance(one, passing) or is_transient(one) for one in leaves(error))
 
 
 class waiting_for_the_ledger:  # noqa: N801 - a context manager, and on the path of each run: no generator

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from holdfast.ids import uuid7
 from holdfast.states import RunState
 from holdfast.wire import MAX_REPORT_BYTES
 from jobs.context import RunContext
-from jobs.outcomes import JobFailed, JobSnoozed
+from jobs.outcomes import JobFailed, JobSnoozed, RunInterrupted
 from jobs.registry import Job
 from jobs.retry_policy import RetryPolicy
 from tests.databases.runs import QUEUE, admitted, attempts_of, born_again, run_of, vitals
@@ -89,7 +89,7 @@ async def test_an_odd_end_is_a_failure(runtime: Runtime, perform: Callable[..., 
     assert runtime.active == set()
 
 
-def raising(error: BaseException) -> Callable[..., Awaitable[JobReport]]:
+def raising(error: BaseException) -> Callable[..., Coroutine[Any, Any, JobReport]]:
     async def perform(context: RunContext, request: Odd) -> JobReport:
         raise error
 
@@ -113,6 +113,25 @@ async def test_an_end_that_is_hard_to_tell_is_recorded_at_once(runtime: Runtime,
     row = await run_of(UUID(run.job_id))
     assert (row.state, row.attempts) == ("failed", 1)
     assert row.error == {"type": told.value.error_type, "message": told.value.message}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "attempts"), [(RunInterrupted(), "interrupted", 0), (ConnectionResetError(), "retry", 1)]
+)
+async def test_an_error_in_a_task_group_means_the_same(
+    runtime: Runtime, error: Exception, reason: str, attempts: int
+) -> None:
+    async def perform(context: RunContext, request: Odd) -> JobReport:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(asyncio.sleep(60))
+            tasks.create_task(raising(error)(context, request))
+        return JobReport()
+
+    run = born()
+    with pytest.raises(Retry):
+        await run_attempt(runtime, replace(job(perform), retries=RetryPolicy()), run)
+    row = await run_of(UUID(run.job_id))
+    assert (row.state, row.reason, row.attempts) == ("waiting", reason, attempts)
 
 
 async def test_a_snooze_beyond_the_end_of_time_is_a_long_one(runtime: Runtime) -> None:

@@ -89,6 +89,12 @@ def test_a_cause_is_looked_at_too() -> None:
     assert not is_transient(outer)
 
 
+def test_a_group_passes_if_all_of_its_errors_do() -> None:
+    passing = ExceptionGroup("inner", [ConnectionResetError(104, "reset"), wrapped(PostgresError("40001"))])
+    assert is_transient(ExceptionGroup("outer", [passing, TimeoutError()]))
+    assert not is_transient(ExceptionGroup("outer", [passing, ValueError("x")]))
+
+
 @pytest.mark.parametrize("error", [ValueError("database is locked"), FileNotFoundError(2, "x"), KeyError("40001")])
 def test_other_errors_do_not_pass(error: Exception) -> None:
     assert not is_transient(error)

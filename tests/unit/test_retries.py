@@ -1,5 +1,6 @@
 """Whether and when a failed attempt is tried again."""
 
+import asyncio
 import re
 from enum import Enum
 
@@ -130,6 +131,43 @@ def test_a_lost_fence_is_lost() -> None:
 def test_a_job_may_snooze_or_cancel_itself() -> None:
     assert classify(JobSnoozed(30.0), attempt=1, policy=RetryPolicy()) == Outcome("snoozed", delay_s=30.0)
     assert classify(JobCancelled("not wanted"), attempt=1, policy=RetryPolicy()).name == "cancelled"
+
+
+def group(*errors: BaseException) -> BaseExceptionGroup:
+    """As a task group raises it that was in another one."""
+    return BaseExceptionGroup("outer", [asyncio.CancelledError(), BaseExceptionGroup("inner", errors)])
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "kind"),
+    [
+        (group(ValueError("x"), FenceLost("x"), JobCancelled("x")), "lost", "FenceLost"),
+        (group(ValueError("x"), JobFailed("code", "x"), JobCancelled("x")), "cancelled", "cancelled"),
+        (group(RunInterrupted(), RunInterrupted()), "interrupted", None),
+        (group(ValueError("x"), JobSnoozed(1.0), JobFailed("code", "x")), "failed", "code"),
+        (group(ConnectionError("x"), JobSnoozed(1.0), RunInterrupted()), "snoozed", None),
+        (group(RunInterrupted(), ConnectionError("x"), TimeoutError("x")), "retry", "ConnectionError"),
+        (group(ConnectionError("x"), ValueError("x"), KeyError("x")), "failed", "ValueError"),
+        (group(RunInterrupted(), ValueError("x")), "failed", "ValueError"),
+    ],
+)
+def test_a_group_means_what_its_errors_mean(error: BaseException, name: str, kind: str | None) -> None:
+    outcome = classify(error, attempt=1, policy=RetryPolicy())
+    assert (outcome.name, outcome.error and outcome.error["type"]) == (name, kind)
+
+
+def test_a_group_is_no_surprise_if_none_of_its_errors_is() -> None:
+    assert is_expected(group(RunInterrupted(), JobFailed("x", "y"), ConnectionError()))
+    assert not is_expected(group(RunInterrupted(), ZeroDivisionError()))
+
+
+def test_of_a_group_the_strictest_policy_counts() -> None:
+    policy = RetryPolicy(by_error={KeyError: RetryPolicy(max_attempts=2), ConnectionResetError: None})
+    both = group(ConnectionError("x"), KeyError("x"))
+    assert [classify(both, attempt=attempt, policy=policy).name for attempt in (1, 2)] == ["retry", "failed"]
+    assert classify(group(KeyError("x"), ConnectionResetError()), attempt=1, policy=policy).name == "failed"
+    of_groups = RetryPolicy(by_error={BaseExceptionGroup: RetryPolicy(max_attempts=2)})
+    assert classify(group(ValueError("x")), attempt=1, policy=of_groups).name == "retry"
 
 
 def test_a_kind_may_say_otherwise_for_an_exception_and_its_subclasses() -> None:
