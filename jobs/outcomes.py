@@ -1,4 +1,7 @@
-"""How an attempt can end other than with a report. A job raises one of these; every other error is a failure."""
+"""How an attempt can end other than with a report. A job raises one of these; every other error is a failure.
+
+Raised by a task of an ``asyncio.TaskGroup`` they mean the same.
+"""
 
 
 class JobFailed(Exception):  # noqa: N818 - an outcome
@@ -18,7 +21,7 @@ class JobSnoozed(Exception):  # noqa: N818 - an outcome
     """The job wants to be run again later; no attempt is charged.
 
     Args:
-        delay_s: in so many seconds.
+        delay_s: in so many seconds, at most ten years.
     """
 
     def __init__(self, delay_s: float) -> None:

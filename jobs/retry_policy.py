@@ -17,7 +17,9 @@ class RetryPolicy:
     slowest_s: float = 300.0
     """Bound of the longest wait, in seconds."""
     by_error: Mapping[type[BaseException], "RetryPolicy | None"] = field(default_factory=dict)
-    """Another policy for some exceptions and their subclasses; None: the failure is final. The nearest class counts."""
+    """Another policy for some exceptions and their subclasses; None: the failure is final. The nearest class counts.
+    Of a group (``asyncio.TaskGroup`` raises one) each error is looked up, and the strictest policy counts, unless a
+    class of groups is named here."""
 
     def for_error(self, error: BaseException, *, is_transient: bool) -> "RetryPolicy | None":
         """Return the policy for an error, None when trying again cannot help.
