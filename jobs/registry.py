@@ -16,7 +16,7 @@ from jobs.retry_policy import RetryPolicy
 from jobs.settings import JobSettings
 
 KIND_NAME = re.compile(r"[^\s\x00]{1,100}")
-"""What the ledger's column takes."""
+"""What the ledger's column takes; it has no spaces, which ``db.repositories.live_keys`` relies on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from uuid import UUID
 from db.connection import get_async_session, get_reader, get_reading_session
 from db.in_time import in_time
 from db.races import again_after_race
-from db.repositories import due_runs, job_run
+from db.repositories import due_runs, job_run, live_keys
 from db.repositories.due_runs import FIRST_ID, Dispatchable
 from db.repositories.job_run import RunRow
 from holdfast import wire
@@ -157,7 +157,7 @@ async def _may_start(redis: Any, run: RunRow) -> bool:
                 return locked, await end_cancelled(session, locked)
             if locked.unique_key is None:
                 return None
-            holder = await job_run.take_live_key(session, locked)
+            holder = await live_keys.take_live_key(session, locked)
             return None if holder is None else (locked, await end_duplicate(session, locked, holder))
 
     ended = await again_after_race(transaction)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.connection import get_async_session, get_reading_session
 from db.in_time import in_time
 from db.races import again_after_race
-from db.repositories import control, job_run, worker_heartbeat
+from db.repositories import control, job_run, live_keys, worker_heartbeat
 from db.repositories.control import Limit
 from db.repositories.job_run import BornRun, RunRow
 from db.types import utc_now
@@ -136,7 +136,7 @@ async def _admit(  # noqa: PLR0911 - each way out
         await job_run.set_waiting(session, run.id, "interrupted")
     if run.cancel_requested_at is not None:
         return await end_cancelled(session, run)
-    if run.unique_key is not None and (holder := await job_run.take_live_key(session, run)) is not None:
+    if run.unique_key is not None and (holder := await live_keys.take_live_key(session, run)) is not None:
         return await end_duplicate(session, run, holder)
     if crashes >= SUSPECT_AFTER and not is_alone:
         await job_run.set_waiting(session, run.id, "suspect")

@@ -147,22 +147,6 @@ async def find_in_history(session: AsyncSession, born: BornRun) -> RunRow | None
     return row
 
 
-async def take_live_key(session: AsyncSession, run: RunRow) -> UUID | None:
-    """Give a locked run its unique key while it lives, unless another live run has it.
-
-    Returns:
-        The other run's id, or None when the key is this run's.
-    """
-    key = f"{run.kind}:{run.unique_key}"
-    if run.live_key == key:
-        return None
-    holder: UUID | None = (await session.execute(select(job_runs.c.id).where(job_runs.c.live_key == key))).scalar()
-    if holder is None:
-        # Two at the same moment: the second one's statement fails, and its transaction is run again.
-        await session.execute(update(job_runs).where(job_runs.c.id == run.id).values(live_key=key))
-    return holder
-
-
 async def set_waiting(session: AsyncSession, run_id: UUID, reason: str) -> None:
     """Make a locked live run wait, for a reason."""
     await session.execute(

@@ -1,6 +1,7 @@
 """How runs end other than by their report: suspects, duplicates, cancelled, snoozed; and how they begin again."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -103,6 +104,18 @@ async def test_a_duplicate_ends_and_names_the_run_that_stands_for_it() -> None:
     assert (row.state, row.reason, row.duplicate_of, row.live_key) == ("cancelled", "duplicate", given.run_id, None)
     assert await admission(second) == end
     assert isinstance(await admission(born(unique_key="other")), Admitted)
+
+
+async def test_a_key_belongs_to_its_kind_whatever_colons_they_have() -> None:
+    for kind, key in (("sync", "user:5"), ("sync:user", "5"), ("sync:", "user:5"), (":sync", "user:5")):
+        run = replace(born(unique_key=key), kind=kind)
+        assert isinstance(await admission(run), Admitted)
+        assert isinstance(await admission(replace(born(unique_key=key), kind=kind)), AlreadyOver)
+
+
+async def test_workers_of_earlier_versions_see_the_same_key() -> None:
+    given = await admitted("ada", born_run=born(unique_key="k:1"))
+    assert (await run_of(given.run_id)).live_key == "import_tasks:k:1"
 
 
 @pytest.mark.parametrize("outcome", [DONE, FAILED, Outcome("cancelled", error={"type": "cancelled", "message": "m"})])

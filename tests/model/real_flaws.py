@@ -10,7 +10,7 @@ from sqlalchemy import update
 import jobs.context
 import worker.run
 from db.connection import get_async_session
-from db.repositories import due_runs, job_run, worker_heartbeat
+from db.repositories import due_runs, job_run, live_keys, worker_heartbeat
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
 from tests.model.model_ledger import Flaw
@@ -111,6 +111,6 @@ REAL_FLAWS: Mapping[Flaw, Callable[[], AbstractContextManager[None]]] = {
     ),
     "what waits is not compared": lambda: planted((reconcile, "_put_missing", none_missing)),
     "a crash is charged": lambda: planted((job_run, "add_attempt", charge)),
-    "keys are not looked at": lambda: planted((job_run, "take_live_key", no_holder)),
+    "keys are not looked at": lambda: planted((live_keys, "take_live_key", no_holder)),
 }
 """What would be a job's own mistake is not among them: effects beside the batch, or before the start."""
