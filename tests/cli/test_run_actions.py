@@ -12,7 +12,8 @@ from db.models import JobRun
 from holdfast import wire
 from tests.cli.command import invoke
 from tests.cli.tables import Tables
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, SentinelServer, free_port
+from tests.skips import made_or_skipped
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 FAILED, WAITING = (f"01900000-0000-7000-8000-00000000000{number}" for number in (1, 2))
@@ -65,3 +66,27 @@ def test_a_run_that_cannot_is_named(queue: Any) -> None:
     assert ended.code == 1
     assert ended.error == f"run {WAITING} cannot be waiting: it is not in the ledger, or not in a state for that"
     assert queue.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "run_id", "key"), [("retry", FAILED, wire.JOB_KEY), ("cancel", WAITING, wire.RESULT_KEY)]
+)
+def test_redis_is_found_by_its_sentinels(
+    queue: Any,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
+    action: str,
+    run_id: str,
+    key: str,
+) -> None:
+    with made_or_skipped(lambda: SentinelServer(redis_server), pytestconfig) as sentinel:
+        monkeypatch.setenv("REDIS_URL", sentinel.url)
+        ended = invoke("runs", action, run_id)
+    assert (ended.code, ended.err) == (0, "")
+    assert queue.exists(key + run_id)
+
+
+def test_a_run_that_is_named_twice_is_cancelled_once(queue: Any) -> None:
+    ended = invoke("runs", "cancel", WAITING, WAITING.upper(), "--json")
+    assert (ended.code, ended.document) == (0, {"runs": [{"run_id": WAITING, "state": "cancelled", "done": True}]})

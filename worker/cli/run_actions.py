@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from uuid import UUID
 
 import click
-from redis import asyncio as redis_asyncio
 from redis.exceptions import RedisError
 
 from db.connection import get_async_session, get_reading_session
@@ -18,6 +17,7 @@ from worker.cli.database import open_database
 from worker.cli.runs import parse_run_id
 from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json
 from worker.embedded import is_listening
+from worker.redis_url import make_client
 from worker.settings import Settings
 
 
@@ -46,7 +46,7 @@ async def _tell_redis(settings: Settings, states: Mapping[UUID, RunState | None]
     there_is_none = settings.queue_is_embedded and not is_listening(settings.holdfast_data_dir.absolute())
     if there_is_none or not (waiting or cancelled):
         return
-    client = redis_asyncio.Redis.from_url(settings.redis_address, socket_connect_timeout=2, socket_timeout=5)
+    client = make_client(settings.redis_address, timeout_s=5.0)
     try:
         await dispatch.dispatch_runs(client, tuple(load_jobs(settings)), waiting)
         for run_id in cancelled:
@@ -62,7 +62,7 @@ async def _tell_redis(settings: Settings, states: Mapping[UUID, RunState | None]
 
 async def _act(run_ids: tuple[str, ...], action: run_actions.Action, done: str, *, as_json: bool) -> None:
     settings = load_settings()
-    wanted = [parse_run_id(text) for text in run_ids]
+    wanted = dict.fromkeys(parse_run_id(text) for text in run_ids)
     states: dict[UUID, RunState | None] = {}
     async with open_database(settings):
         for run_id in wanted:
