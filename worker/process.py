@@ -8,26 +8,21 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext,
 from functools import partial
 
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
-from db.connection import get_reading_session
 from db.errors import first_line
-from db.in_time import in_time
-from db.repositories import due_runs
 from holdfast import wire
 from holdfast.errors import QueueUnavailable
 from worker import redis_server
+from worker.burst import end_when_nothing_is_due
 from worker.collector import spare_what_is_loaded
 from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
-from worker.queue.scripts import QueueKeys
 from worker.redis_url import make_client
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stop_watch import StopWatch
 
-BURST_POLL_S = 0.1
 REDIS_RETRY_S = 0.25
 
 
@@ -53,7 +48,7 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
 
     Args:
         settings: whose queue and database.
-        burst: end as soon as nothing is due.
+        burst: end as soon as nothing is due that may start here.
         stop_watch: ends the process if the worker does not come to its end in time.
 
     Raises:
@@ -78,7 +73,7 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
             runtime.on_started = spare_what_is_loaded
             stop_watch.listen(runtime.begin_draining, partial(_what_runs, worker, asyncio.get_running_loop()))
         main = asyncio.create_task(worker.async_run())
-        watch = asyncio.create_task(_end_when_nothing_is_due(worker, runtime)) if burst else None
+        watch = asyncio.create_task(end_when_nothing_is_due(worker, runtime)) if burst else None
         try:
             await main
         except asyncio.CancelledError:
@@ -160,37 +155,3 @@ async def _await_redis(settings: Settings) -> None:
     if refused is not None:
         message = f"REDIS_URL {settings.queue_home}: {refused.rule}; {refused.advice}"
         raise QueueUnavailable(message, outcome="refused")
-
-
-async def _end_when_nothing_is_due(worker: Worker, runtime: Runtime) -> None:
-    while True:
-        await asyncio.sleep(BURST_POLL_S)
-        if runtime.redis is None or worker.tasks or not runtime.started.is_set():
-            continue
-        try:
-            something_is_due = await _something_is_due(runtime)
-        except (SQLAlchemyError, RedisError, OSError):
-            continue  # it can be seen when the database and Redis are back
-        # Tasks are looked at last: a run may have been claimed meanwhile.
-        if not something_is_due and not worker.tasks and worker.main_task is not None:
-            worker.allow_pick_jobs = False
-            worker.main_task.cancel()
-            return
-
-
-async def _something_is_due(runtime: Runtime) -> bool:
-    seconds, microseconds = await runtime.redis.time()
-    now_ms = seconds * 1000 + microseconds // 1000
-    for queue in runtime.queues:
-        async with in_time(), get_reading_session() as session:
-            if await due_runs.count_due(session, queue):
-                return True
-        # In one call: what is claimed at this moment is not due any more, and not in the ledger yet.
-        async with runtime.redis.pipeline(transaction=True) as pipe:
-            pipe.zcount(queue, "-inf", now_ms)
-            pipe.zcard(QueueKeys(queue).leases)
-            pipe.llen(QueueKeys(queue).intake)
-            due, leased, announced = await pipe.execute()
-        if due or leased or announced > runtime.upkeep.left_announced.get(queue, 0):
-            return True
-    return runtime.upkeep.is_taking_in

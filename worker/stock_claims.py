@@ -39,11 +39,12 @@ async def free_dead(redis: Any, queue: str, kinds: Collection[str], *, running_j
     if not claimed:
         return 0
     payloads = await redis.mget([wire.JOB_KEY + job_id for job_id in claimed])
-    dead = [job_id for job_id, payload in zip(claimed, payloads, strict=True) if _kind(payload) in kinds]
+    dead = [job_id for job_id, payload in zip(claimed, payloads, strict=True) if kind_of(payload) in kinds]
     return int(await redis.delete(*(wire.IN_PROGRESS_KEY + job_id for job_id in dead))) if dead else 0
 
 
-def _kind(payload: bytes | None) -> str | None:
+def kind_of(payload: bytes | None) -> str | None:
+    """Return the kind that a payload asks for; None where there is none that can be read."""
     try:
         return None if payload is None else str(wire.read_job(payload)["f"])
     except WireFormatError:

@@ -55,14 +55,15 @@ class Upkeep:
         self._settings = runtime.settings
         self._queues = runtime.queues
         jobs = load_jobs(runtime.settings)
-        self._kinds = tuple(kind for kind, job in jobs.items() if job.ledger)
-        self._light_kinds = jobs.keys() - set(self._kinds)
-        self._watch = reconcile.RedisWatch(self._queues, self._kinds)
-        self._intake = partial(intake.take_in, kinds=self._kinds, light=self._light_kinds, is_busy=self._is_busy)
+        self.kinds = tuple(kind for kind, job in jobs.items() if job.ledger)
+        """Those that this worker knows and that keep a ledger."""
+        self._light_kinds = jobs.keys() - set(self.kinds)
+        self._watch = reconcile.RedisWatch(self._queues, self.kinds)
+        self._intake = partial(intake.take_in, kinds=self.kinds, light=self._light_kinds, is_busy=self._is_busy)
         self._has_looked = False
         self._clock = DatabaseClock()
         self._history = HistoryUpkeep(self._settings, self._clock)
-        self._glancer = Glancer(self._queues, self._kinds)
+        self._glancer = Glancer(self._queues, self.kinds)
         settings = self._settings
         self._look_s = step_of(CONTROLS_LOOK_S, settings.dispatch_interval_s, settings.heartbeat_interval_s)
         self._dispatching = Interval(settings.dispatch_interval_s, self._look_s)
@@ -128,7 +129,7 @@ class Upkeep:
             await dispatch.dispatch(self._runtime.redis, await self._wanted(queue), after=after)
 
     async def _wanted(self, queue: str) -> Dispatchable:
-        return Dispatchable(queue, self._kinds, await self._clock.now() + dispatch.HORIZON)
+        return Dispatchable(queue, self.kinds, await self._clock.now() + dispatch.HORIZON)
 
     async def _put_back(self) -> None:
         if self._runtime.is_held or not self._runtime.heartbeat.is_steady:
@@ -139,7 +140,7 @@ class Upkeep:
             for run_id in run_ids:
                 get_logger().warning("a dead worker's run was put back", run_id=run_id)
             if run_ids:
-                await dispatch.dispatch_runs(runtime.redis, self._kinds, run_ids)
+                await dispatch.dispatch_runs(runtime.redis, self.kinds, run_ids)
 
     async def _sweep(self) -> None:
         """Find what the usual look does not: ids that are older than its watermark, and what Redis forgot unseen."""
@@ -169,7 +170,7 @@ class Upkeep:
         for queue in self._queues:
             async with in_time(), get_reader() as reader:
                 running = {run.job_id for run in await due_runs.running_runs(reader, queue)}
-            await stock_claims.free_dead(self._runtime.redis, queue, self._kinds, running_job_ids=running)
+            await stock_claims.free_dead(self._runtime.redis, queue, self.kinds, running_job_ids=running)
 
     async def _look_at_redis(self) -> None:
         if self._runtime.is_held:

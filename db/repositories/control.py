@@ -36,6 +36,13 @@ class Controls:
             return "paused"
         return "limited" if scopes & self.full else None
 
+    def bar(self, *, queue: str, kind: str) -> str | None:
+        """Return why no run may start until an operator lets it: ``paused``, ``limited`` (to none), or None."""
+        scopes = {("queue", queue), ("kind", kind)}
+        if scopes & self.paused:
+            return "paused"
+        return "limited" if any(limit[:2] in scopes and limit[2] == 0 for limit in self.limits) else None
+
     def limits_of(self, *, queue: str, kind: str) -> tuple[Limit, ...]:
         """Return the limits that a run has to keep."""
         if not self.limits:

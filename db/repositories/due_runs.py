@@ -119,13 +119,13 @@ async def running_runs(reader: AsyncConnection, queue: str) -> Sequence[RunRow]:
     return (await reader.execute(RUNNING, {"queue": queue})).all()
 
 
-async def count_due(session: AsyncSession, queue: str) -> int:
-    """Return how many of a queue's runs are running or due."""
+async def count_due(session: AsyncSession, queue: str) -> Sequence[Row[str, str, int]]:
+    """Return how many of a queue's runs are running or due: kind, state and number."""
     due = (job_runs.c.state == RunState.WAITING.value) & (job_runs.c.due_at <= utc_now())
     live = (job_runs.c.state == RunState.RUNNING.value) | due
-    query = select(func.count()).select_from(job_runs).where(job_runs.c.queue == queue, live)
-    total: int = (await session.execute(query)).scalar_one()
-    return total
+    group = (job_runs.c.kind, job_runs.c.state)
+    query = select(*group, func.count()).where(job_runs.c.queue == queue, live).group_by(*group)
+    return (await session.execute(query)).all()
 
 
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:

@@ -185,3 +185,17 @@ async def test_the_databases_clock_goes_on_between_two_questions() -> None:
     first = await clock.now()
     assert abs(first - datetime.now(UTC)) < timedelta(seconds=10)
     assert first < await clock.now() < first + timedelta(seconds=10)
+
+
+async def test_what_runs_and_what_is_due_is_counted_by_kind() -> None:
+    await admitted("ada", run_id=await enqueued())
+    for kind in ("import_tasks", "import_tasks", "unknown"):
+        run_id = await enqueued()
+        async with get_async_session() as session:
+            await session.execute(update(job_runs).where(job_runs.c.id == run_id).values(kind=kind))
+    await enqueued(at=datetime.now(UTC) + timedelta(hours=1))
+    async with get_async_session(read_only=True) as session:
+        counted = await due_runs.count_due(session, QUEUE)
+        assert await due_runs.count_due(session, "another") == []
+    expected = {("import_tasks", "running", 1), ("import_tasks", "waiting", 2), ("unknown", "waiting", 1)}
+    assert {tuple(row) for row in counted} == expected

@@ -13,6 +13,7 @@ from redis import asyncio as redis_asyncio
 from sqlalchemy import func, select, update
 
 from db.models import Task
+from db.repositories import control
 from holdfast import Client, ImportReport, ImportTasks, RunFailed, RunState, outbox, wire
 from holdfast.outbox import job_runs
 from samples.make_tasks import FIELD_MAP
@@ -76,6 +77,32 @@ async def test_a_burst_ends_when_nothing_is_due(place: Workplace) -> None:
         states = {run.id: run.state for run in await ledger.runs()}
         assert states.pop(from_ledger) == "succeeded"
         assert sorted(states.values()) == ["succeeded"] * 3 + ["waiting"] * 2
+
+
+IMPORTS, QUEUE = ("kind", "import_tasks"), ("queue", wire.DEFAULT_QUEUE)
+
+
+@pytest.mark.parametrize(
+    ("scope", "most", "why"), [(IMPORTS, None, "paused"), (QUEUE, None, "paused"), (IMPORTS, 0, "limited")]
+)
+async def test_a_burst_leaves_what_may_not_start_here_and_says_so(
+    place: Workplace, scope: tuple[str, str], most: int | None, why: str
+) -> None:
+    async with Client(place.redis_url) as client, place.ledger() as ledger:
+        async with ledger.manager.session() as session:
+            await outbox.enqueue(session, Lasting(gate="unknown to this worker"))
+            for name in ("1.csv", "2.csv"):
+                await outbox.enqueue(session, place.import_request(name))
+            if most is None:
+                await control.set_paused(session, *scope, paused=True)
+            else:
+                await control.set_limit(session, *scope, most)
+        await client.enqueue(place.import_request("3.csv"))
+        with place.worker("--burst") as worker:
+            assert worker.wait(PATIENCE_S) == 0
+        assert {run.state for run in await ledger.runs()} == {"waiting"}
+    (said,) = [event for event in log_events(worker) if event["event"].startswith("due runs were left")]
+    assert (said[why], said["unknown_kind"]) == (3, 1)
 
 
 def test_a_burst_ends_though_redis_had_refused_to_say_what_is_due(place: Workplace, redis_server: RedisServer) -> None:

@@ -10,7 +10,7 @@ from worker.settings import Settings
 
 
 @click.command(epilog="Example: python -m worker run --max-jobs 20 --queue urgent --queue arq:queue=15")
-@click.option("--burst", is_flag=True, help="End as soon as nothing is due.")
+@click.option("--burst", is_flag=True, help="End as soon as nothing is due that may start here.")
 @click.option(
     "--queue",
     "queues",
