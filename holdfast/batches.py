@@ -57,13 +57,14 @@ def check_run_id(run_id: str) -> None:
     Raises:
         ValueError: it is empty, too long, holds a NUL, or is no text that can be sent.
     """
-    fits = isinstance(run_id, str) and 0 < len(run_id) <= wire.MAX_RUN_ID and "\x00" not in run_id
-    if fits and not run_id.isascii():
-        fits = run_id.encode(errors="ignore").decode() == run_id
-    if not fits:
+    if not (isinstance(run_id, str) and 0 < len(run_id) <= wire.MAX_RUN_ID and _is_storable(run_id)):
         shown = f"{str(run_id)[:40]!r}"
         rule = f"it must be text of 1 to {wire.MAX_RUN_ID} characters without NUL; use a UUID version 7"
         raise ValueError(f"run_id={shown}: {rule}")
+
+
+def _is_storable(text: str) -> bool:
+    return "\x00" not in text and (text.isascii() or text.encode(errors="ignore").decode() == text)
 
 
 def request_payload(
@@ -79,18 +80,28 @@ def request_payload(
 
     Raises:
         PayloadTooLarge: it has more bytes than that.
-        ValueError: the unique key is empty or too long.
+        ValueError: the unique key is empty, too long or no text that can be stored, or the request holds such text.
         TypeError: it is no request.
     """
     if not isinstance(request, JobRequest):
         raise TypeError(f"{str(request)[:80]} is no request: pass one, as ImportTasks(source=...)")
-    if unique_key is not None and not 0 < len(unique_key) <= wire.MAX_UNIQUE_KEY:
-        shown = f"{unique_key[:40]!r} of {len(unique_key)} characters"
-        raise ValueError(f"unique_key={shown}: it needs 1 to {wire.MAX_UNIQUE_KEY}; use a hash of what is longer")
+    if unique_key is not None:
+        _check_unique_key(unique_key)
     payload = wire.job_payload(request.kind, request.payload_json(), enqueued_ms, unique_key=unique_key)
     if len(payload) > max_bytes:
         raise PayloadTooLarge(request.kind, len(payload), max_bytes)
+    if b"\\u0000" in payload and wire.NUL_ESCAPE.search(payload):
+        raise ValueError(f"the {request.kind} request holds a NUL character (U+0000): take it out")
     return payload
+
+
+def _check_unique_key(unique_key: str) -> None:
+    shown = f"unique_key={unique_key[:40]!r}"
+    if not 0 < len(unique_key) <= wire.MAX_UNIQUE_KEY:
+        rule = f"it needs 1 to {wire.MAX_UNIQUE_KEY}; use a hash of what is longer"
+        raise ValueError(f"{shown} of {len(unique_key)} characters: {rule}")
+    if not _is_storable(unique_key):
+        raise ValueError(f"{shown}: it must be text without NUL and half surrogate pairs")
 
 
 class Batch:

@@ -100,7 +100,7 @@ class Client:
             RunExists: the id is taken.
             PayloadTooLarge: the request is too large; nothing was sent.
             QueueUnavailable: Redis refused or did not answer.
-            ValueError: ``at`` has no time zone, or the id or the unique key is empty or too long.
+            ValueError: ``at`` has no time zone, id or unique key are empty or too long, or a text cannot be stored.
         """
         due = due_score(at)
         if run_id is None:
@@ -140,7 +140,7 @@ class Client:
             PayloadTooLarge: a request is too large; nothing was sent.
             QueueUnavailable: Redis refused or did not answer. Where ``outcome`` is ``"unknown"`` some may be enqueued:
                 enqueue all once more with the error's ``run_ids``.
-            ValueError: ``at`` has no time zone, an id or key is missing, or one is empty or too long.
+            ValueError: ``at`` has no time zone, an id or key is missing, empty or too long, or a text cannot be stored.
         """
         due = due_score(at)
         batch = Batch(requests, run_ids, unique_keys)

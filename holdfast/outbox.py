@@ -114,7 +114,7 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
 
     Raises:
         PayloadTooLarge: the request is too large.
-        ValueError: the unique key is empty or too long, or the namespace is none.
+        ValueError: the unique key is empty or too long, a text cannot be stored, or the namespace is none.
         sqlalchemy.exc.IntegrityError: a run with this id exists.
     """
     # Made to be measured: what no worker would take from Redis is refused here.

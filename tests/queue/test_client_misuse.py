@@ -45,6 +45,20 @@ async def test_what_is_no_request(client: Client, request_: Any) -> None:
         await client.enqueue_many(cast("list[Echo]", [Echo(), request_]))
 
 
+@pytest.mark.parametrize(
+    ("text", "unique_key", "rule"),
+    [
+        ("a\0b", None, r"the echo request holds a NUL character \(U\+0000\): take it out"),
+        ("\ud800", None, "surrogates not allowed"),
+        ("\\u0000", "a\0b", "unique_key='a.x00b': it must be text without NUL and half surrogate pairs"),
+        ("", "\udcff", "unique_key='.udcff': it must be text"),
+    ],
+)
+async def test_text_that_no_ledger_keeps(client: Client, text: str, unique_key: str | None, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        await client.enqueue(Echo(text="").model_copy(update={"text": text}), unique_key=unique_key)
+
+
 def test_settings_under_which_nothing_could_work(redis_url: str) -> None:
     for timeout_s in (0, -1, float("nan")):
         with pytest.raises(ValueError, match=r"timeout_s=.*: it must be more than 0 seconds"):
