@@ -72,6 +72,11 @@ WRONG = {
     " 2026-01-31T08:30:00Z or 2026-01-31T08:30:00+01:00",
     "import_tasks source=/a --at 9999-12-31T23:59:59-14:00": "--at '9999-12-31T23:59:59-14:00' is no time: write it as"
     " 2026-01-31T08:30:00+01:00",
+    "import_tasks source=/a --at 0001-01-01T00:00Z": "--at '0001-01-01T00:00Z' is not of the years 1000 to 9999:"
+    " the database keeps no other",
+    "import_tasks source=/a --in -40000000000": "--in -4e+10 is not of the years 1000 to 9999: the database keeps no"
+    " other",
+    'import_tasks source="/a\\u0000b"': "the import_tasks request holds a NUL character (U+0000): take it out",
     "import_tasks source=/a --in nan": "--in nan leads to no date: give seconds, such as 3600",
     "import_tasks source=/a --in 1e300": "--in 1e+300 leads to no date: give seconds, such as 3600",
     "import_tasks source=/a --in soon": "Invalid value for '--in': 'soon' is not a valid float; see"

@@ -85,6 +85,8 @@ def test_each_group_has_help(path: tuple[str, ...]) -> None:
     assert bare.err == ended.out
 
 
+LONG = "k" * 101
+LONG_SHOWN = f"'{LONG[:40]}' has 101 characters"
 WRONG_USAGE = {
     "bogus": "No such command 'bogus'; see `python -m worker --help`",
     "runs bogus": "No such command 'bogus'; see `python -m worker runs --help`",
@@ -100,6 +102,12 @@ WRONG_USAGE = {
     "run --queue high --queue high=2": "QUEUES=high,high=2 names high twice: name each queue once, the most urgent one"
     " first; correct QUEUES in the environment or in .env",
     "--bogus": "No such option '--bogus'; see `python -m worker --help`",
+    "runs list --since 0500-01-01": "--since '0500-01-01' is not of the years 1000 to 9999: the database keeps"
+    " no other",
+    f"runs list --queue {LONG}": f"{LONG_SHOWN}: a queue has a name of 1 to 100 characters",
+    f"queues pause {LONG}": f"{LONG_SHOWN}: a queue has a name of 1 to 100 characters",
+    f"kinds resume {LONG}": f"{LONG_SHOWN}: a kind has a name of 1 to 100 characters",
+    f"limits set kind {LONG} 3": f"{LONG_SHOWN}: a kind has a name of 1 to 100 characters",
 }
 
 
@@ -108,3 +116,17 @@ def test_wrong_usage_is_one_line(words: str) -> None:
     ended = invoke(*words.split())
     assert ended.code == 2
     assert ended.line == WRONG_USAGE[words]
+
+
+@pytest.mark.parametrize("words", [("queues", "pause"), ("kinds", "pause"), ("limits", "set", "queue")])
+def test_a_name_is_not_empty(words: tuple[str, ...]) -> None:
+    ended = invoke(*words, "")
+    assert (ended.code, "'' has 0 characters: a " in ended.line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words", ["kinds pause", "runs list --kind", "run --queue", "enqueue import_tasks source=/a --unique-key"]
+)
+def test_words_are_text(words: str) -> None:
+    ended = invoke(*words.split(), "\udcff")
+    assert (ended.code, ended.line) == (2, "'\\udcff' is no UTF-8: write it as text")

@@ -63,6 +63,10 @@ def test_an_env_file_that_cannot_be_read(
     assert ended.code == 2
     assert ended.line.startswith(".env cannot be read: ")
     assert ended.line.endswith("; make it UTF-8 text that this user may read")
+    checked = invoke("check", "--json")
+    (problem,) = checked.document["problems"]
+    assert (checked.code, problem["setting"], problem["value"]) == (2, ".env", f"{tmp_path}/.env")
+    assert ended.line == f".env {problem['rule']}; {problem['advice']}"
 
 
 def test_a_data_folder_that_is_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

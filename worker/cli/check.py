@@ -1,13 +1,9 @@
 """``check``: all configuration problems at once."""
 
 import click
-from pydantic import ValidationError
 
 from worker.checks import find_problems
-from worker.cli.terminal import async_command, json_option, print_json, setting_problems
-from worker.settings import Settings
-
-KEYS = ("setting", "value", "rule", "advice")
+from worker.cli.terminal import WrongSettings, async_command, json_option, load_settings, print_json
 
 
 @click.command(epilog="Example: python -m worker check --json")
@@ -15,17 +11,15 @@ KEYS = ("setting", "value", "rule", "advice")
 @async_command
 async def check(*, as_json: bool) -> None:
     """Look at the settings, the folders, the database and Redis; exits 2 for wrong settings, 1 for other problems."""
-    code = 0
     try:
-        problems = [problem.as_dict() for problem in await find_problems(Settings())]
+        problems = await find_problems(load_settings())
         code = 1 if problems else 0
-    except ValidationError as error:
-        problems = [{key: problem[key] for key in KEYS} for problem in setting_problems(error)]
-        code = 2
+    except WrongSettings as wrong:
+        problems, code = list(wrong.problems), wrong.exit_code
     if as_json:
-        print_json({"problems": problems})
+        print_json({"problems": [problem.as_dict() for problem in problems]})
     else:
         for problem in problems:
-            click.echo("{setting}={value}: {rule}; {advice}".format_map(problem))
+            click.echo(str(problem))
         click.echo(f"{len(problems)} problems" if problems else "no problems", err=True)
     raise click.exceptions.Exit(code)

@@ -7,8 +7,7 @@ import click
 from db.connection import get_async_session, get_reader
 from db.repositories import control
 from worker.cli.database import open_database
-from worker.cli.terminal import async_command, json_option, load_settings, print_json
-from worker.settings import Settings
+from worker.cli.terminal import async_command, json_option, load_settings, print_json, whole_name
 
 Scope = str
 
@@ -60,7 +59,7 @@ def limits() -> None:
 async def set_command(*, scope: str, name: str, most: int | None, as_json: bool) -> None:
     """Set the limit; without MOST it is taken away. It is kept roughly: workers look once a second."""
     settings = load_settings()
-    name = _whole_name(settings, scope, name)
+    name = whole_name(settings, scope, name)
     async with open_database(settings), get_async_session() as session:
         await control.set_limit(session, scope, name, most)
     _show([{"scope": scope, "name": name, "max_running": most}], "limits", as_json)
@@ -78,14 +77,10 @@ async def list_limits(*, as_json: bool) -> None:
 
 async def _set_paused(scope: Scope, name: str, *, paused: bool, as_json: bool) -> None:
     settings = load_settings()
-    name = _whole_name(settings, scope, name)
+    name = whole_name(settings, scope, name)
     async with open_database(settings), get_async_session() as session:
         await control.set_paused(session, scope, name, paused=paused)
     _show([{"name": name, "paused": paused}], f"{scope}s", as_json)
-
-
-def _whole_name(settings: Settings, scope: Scope, name: str) -> str:
-    return settings.key_of(name) if scope == "queue" else name
 
 
 async def _load() -> control.Controls:

@@ -19,6 +19,7 @@ from worker.cli.terminal import (
     load_settings,
     print_json,
     read_instant,
+    storable_instant,
     wrong_usage,
 )
 from worker.settings import Settings
@@ -52,7 +53,7 @@ async def enqueue(  # noqa: PLR0913 - a flag each
         try:
             run_id = await enqueue_request(settings, request, at=due_at, unique_key=unique_key)
         except ValueError as error:
-            raise wrong_usage(f"--{error}".replace("unique_key", "unique-key", 1)) from None
+            raise wrong_usage(str(error).replace("unique_key=", "--unique-key=", 1)) from None
         if not wait:
             _say(as_json, {"run_id": str(run_id), "state": "waiting"}, f"run {run_id} is waiting")
             return
@@ -108,9 +109,10 @@ def _due_at(at: str | None, in_seconds: float | None) -> datetime | None:
         raise wrong_usage("--at and --in exclude each other: give one")
     if in_seconds is not None:
         try:
-            return datetime.now(UTC) + timedelta(seconds=in_seconds)
+            instant = datetime.now(UTC) + timedelta(seconds=in_seconds)
         except (OverflowError, ValueError):
             raise wrong_usage(f"--in {in_seconds:g} leads to no date: give seconds, such as 3600") from None
+        return storable_instant(f"--in {in_seconds:g}", instant)
     return None if at is None else read_instant("--at", at)
 
 

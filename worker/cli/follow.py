@@ -37,7 +37,7 @@ async def enqueue_request(
     """Enqueue in the ledger, from where a worker takes the run: no Redis can lose it.
 
     Raises:
-        ValueError: the unique key is empty or too long; one line that says so.
+        ValueError: the unique key is empty or too long, or a text cannot be stored; one line that says so.
         QueueUnavailable: there is a Redis to be used, and it does not answer; nothing is enqueued then.
     """
     if settings.queue_is_embedded:

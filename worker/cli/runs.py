@@ -21,6 +21,7 @@ from worker.cli.terminal import (
     load_settings,
     print_json,
     read_instant,
+    whole_name,
     wrong_usage,
 )
 
@@ -48,8 +49,9 @@ async def list_command(*, limit: int, cursor: str | None, as_json: bool, **condi
         if conditions[name] is not None:
             conditions[name] = read_instant(f"--{name}", conditions[name], default_zone=UTC)
     settings = load_settings()
-    if conditions["queue"] is not None:
-        conditions["queue"] = settings.key_of(conditions["queue"])
+    for scope in ("queue", "kind"):
+        if conditions[scope] is not None:
+            conditions[scope] = whole_name(settings, scope, conditions[scope])
     run_filter = RunFilter(**conditions)
     before = None if cursor is None else parse_run_id(cursor)
     async with open_database(settings), get_reading_session() as session:

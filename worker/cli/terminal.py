@@ -4,7 +4,7 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -20,10 +20,12 @@ from db.migrate import SchemaOutdated
 from db.plugins import PluginError
 from db.urls import masked
 from holdfast.errors import HoldfastError, QueueUnavailable
+from holdfast.outbox import EARLIEST_YEAR
 from jobs.sources import SourceError
-from worker.checks import RIGHTS_ADVICE
+from worker.checks import RIGHTS_ADVICE, Problem
 from worker.embedded import EmbeddedQueueInUse
 from worker.logs import configure_logs
+from worker.served_queues import LONGEST_NAME
 from worker.settings import Settings
 
 P = ParamSpec("P")
@@ -59,10 +61,13 @@ def wrong_usage(message: str) -> Failure:
 class CommandLine(click.Group):
     """A group whose usage errors, and those of its commands, are one line."""
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the group's own options."""
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        """Parse the group's own options; all words of the command line are here, and must be text."""
         with _usage_in_one_line():
-            return super().make_context(*args, **kwargs)
+            for word in args:
+                if word.encode(errors="ignore").decode() != word:
+                    raise wrong_usage(f"{word!r} is no UTF-8: write it as text")
+            return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Parse and run the command."""
@@ -81,18 +86,30 @@ def _usage_in_one_line() -> Iterator[None]:
         raise wrong_usage(error.format_message().rstrip(".") + command) from None
 
 
+class WrongSettings(Failure):
+    """Settings that cannot be used (exit code 2): the line is of the first problem, ``problems`` are all of them."""
+
+    def __init__(self, problems: Sequence[Problem], message: str) -> None:
+        super().__init__(message, exit_code=2)
+        self.problems = problems
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings.
 
     Raises:
-        Failure: some are wrong; the line names the first one, its value, the rule and what to do.
+        WrongSettings: some are wrong; the line names the first one, its value, the rule and what to do.
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
-        raise wrong_usage(setting_problems(error)[0]["message"]) from None
+        problems = _setting_problems(error)
+        first = problems[0]
+        raise WrongSettings(problems, f"{first.setting}={first.value} {first.rule}; {first.advice}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise wrong_usage(f".env cannot be read: {error}; make it UTF-8 text that this user may read") from None
+        rule, advice = f"cannot be read: {error}", "make it UTF-8 text that this user may read"
+        problem = Problem(".env", str(Path(".env").absolute()), rule, advice)
+        raise WrongSettings([problem], f".env {rule}; {advice}") from None
 
 
 def configure_quiet_logs(settings: Settings) -> None:
@@ -101,32 +118,55 @@ def configure_quiet_logs(settings: Settings) -> None:
     configure_logs(settings if asked else settings.model_copy(update={"log_level": "error"}))
 
 
-def setting_problems(error: ValidationError) -> list[dict[str, str]]:
-    """Return every wrong setting: ``setting``, ``value``, ``rule``, ``advice`` and the line that joins them."""
+def _setting_problems(error: ValidationError) -> list[Problem]:
     problems = []
     for one in error.errors(include_url=False, include_context=False):
         name = str(one["loc"][0]) if one["loc"] else "settings"
         value = "***" if name in SECRET_SETTINGS else str(one.get("input"))
         rule = one["msg"].removeprefix("Value error, ").replace("Input should", "should")
         advice = f"correct {name.upper()} in the environment or in .env"
-        message = f"{name.upper()}={value} {rule}; {advice}"
-        problems.append({"setting": name.upper(), "value": value, "rule": rule, "advice": advice, "message": message})
+        problems.append(Problem(name.upper(), value, rule, advice))
     return problems
+
+
+def whole_name(settings: Settings, scope: str, name: str) -> str:
+    """Return the name of a queue or kind that a user has typed as the ledger has it.
+
+    Raises:
+        Failure: no column takes it.
+    """
+    whole = settings.key_of(name) if scope == "queue" and name else name
+    if not 0 < len(whole) <= LONGEST_NAME:
+        rule = f"a {scope} has a name of 1 to {LONGEST_NAME} characters"
+        raise wrong_usage(f"{whole[:40]!r} has {len(whole)} characters: {rule}")
+    return whole
 
 
 def read_instant(option: str, text: str, *, default_zone: tzinfo | None = None) -> datetime:
     """Read a time as a user writes it; returns it in UTC.
 
     Raises:
-        Failure: it is none, or has no offset and there is no default.
+        Failure: it is none, has no offset and there is no default, or lies beyond what the database keeps.
     """
     try:
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is None and default_zone is None:
             raise wrong_usage(f"{option} {text!r} has no offset: write it as {text}Z or {text}+01:00")
-        return (instant if instant.tzinfo else instant.replace(tzinfo=default_zone)).astimezone(UTC)
+        instant = (instant if instant.tzinfo else instant.replace(tzinfo=default_zone)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise wrong_usage(f"{option} {text!r} is no time: write it as 2026-01-31T08:30:00+01:00") from None
+    return storable_instant(f"{option} {text!r}", instant)
+
+
+def storable_instant(said: str, instant: datetime) -> datetime:
+    """Return an instant of a user's if the database can keep it.
+
+    Raises:
+        Failure: it cannot.
+    """
+    if instant.year < EARLIEST_YEAR:
+        raise wrong_usage(f"{said} is not of the years {EARLIEST_YEAR} to 9999: the database keeps no other")
+    return instant
 
 
 def async_command(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
