@@ -26,6 +26,7 @@ class SyncClient:
     def __init__(self, redis_url: str, **options: Any) -> None:
         self._client = Client(redis_url, **options)
         self._runner = asyncio.Runner()
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +37,11 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections to Redis and the private event loop."""
+        """Close the connections to Redis and the private event loop; a second time it does nothing."""
+        if self._is_closed:
+            return
         self._run(self._client.close)
+        self._is_closed = True
         self._runner.close()
 
     def enqueue(
@@ -80,6 +84,9 @@ class SyncClient:
             pass
         else:
             raise RuntimeError("SyncClient was called inside a running event loop: await the methods of Client there")
+
+        if self._is_closed:
+            raise RuntimeError("this SyncClient was closed: make another one")
 
         async def awaited() -> T:
             return await call()

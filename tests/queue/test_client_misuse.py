@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from holdfast import Client, ImportTasks, SyncClient
-from tests.queue.wire_hands import Echo, Hands
+from tests.queue.wire_hands import Echo, EchoReport, Hands
 
 BAD_IDS = ["", "x" * 256, "a\0b", "\ud800", 5]
 
@@ -71,3 +71,12 @@ async def test_the_client_without_a_loop_inside_of_one(redis_url: str) -> None:
     client = SyncClient(redis_url)
     with pytest.raises(RuntimeError, match=r"SyncClient was called inside a running event loop: await .* Client"):
         client.enqueue(Echo())
+
+
+def test_the_client_without_a_loop_is_closed_once(redis_url: str) -> None:
+    with SyncClient(redis_url) as client:
+        run = client.run("0198c0de-0000-7000-8000-000000000000", EchoReport)
+        client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="this SyncClient was closed: make another one"):
+        run.status()
