@@ -1,6 +1,7 @@
 """A handle to one run: its state, its progress, its report."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Generic, NoReturn
 
 from pydantic import ValidationError
@@ -43,15 +44,8 @@ class Run(Generic[ReportT]):
             RunNotFound: Redis does not know it (any more).
             QueueUnavailable: Redis refused or did not answer.
         """
-        state = await self._look(self.id, may_be_absent=self._may_be_absent)
-        for _ in range(MOST_FOLLOWED):
-            if not isinstance(state, wire.WireResult):
-                return state
-            if state.duplicate_of is None:
-                return state.state
-            self.followed_id = state.duplicate_of
-            state = await self._look(self.followed_id, may_be_absent=True)
-        return state.state if isinstance(state, wire.WireResult) else state
+        found = await self._follow()
+        return found.state if isinstance(found, wire.WireResult) else found
 
     async def progress(self) -> Progress | None:
         """Return how far the run has come, or None when it has not said so yet (or its result has expired).
@@ -72,7 +66,7 @@ class Run(Generic[ReportT]):
         """Wait until the run is over and return its report.
 
         Args:
-            timeout_s: how long to wait, in seconds; for ever if not given.
+            timeout_s: how long to wait, in seconds; for ever if not given. 0: look once.
 
         Raises:
             RunFailed: the run is over without a report (``RunCancelled`` when it was cancelled).
@@ -81,11 +75,7 @@ class Run(Generic[ReportT]):
             QueueUnavailable: Redis refused or did not answer; the run goes on, wait once more.
             WireFormatError: the report does not fit its type.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                result = await self._end()
-        except TimeoutError:
-            raise TimeoutError(f"run {self.id} was not over within {timeout_s} s: it goes on, wait once more") from None
+        result = await self._end_within(timeout_s)
         if not result.succeeded:
             run_id = self.followed_id or self.id
             if result.state is RunState.CANCELLED:
@@ -130,6 +120,27 @@ class Run(Generic[ReportT]):
         if queued is None and not may_be_absent:
             self._raise_not_found(run_id)
         return RunState.WAITING
+
+    async def _follow(self) -> RunState | wire.WireResult:
+        """Look once, at this run or at the one that stands for it."""
+        found = await self._look(self.id, may_be_absent=self._may_be_absent)
+        for _ in range(MOST_FOLLOWED):
+            if not isinstance(found, wire.WireResult) or found.duplicate_of is None:
+                break
+            self.followed_id = found.duplicate_of
+            found = await self._look(self.followed_id, may_be_absent=True)
+        return found
+
+    async def _end_within(self, timeout_s: float | None) -> wire.WireResult:
+        if timeout_s is not None and timeout_s <= 0:  # no call to Redis would come to its end in that time
+            found = await self._follow()
+            if isinstance(found, wire.WireResult):
+                return found
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    return await self._end()
+        raise TimeoutError(f"run {self.id} was not over within {timeout_s} s: it goes on, wait once more")
 
     async def _end(self) -> wire.WireResult:
         run_id, may_be_absent = self.id, self._may_be_absent

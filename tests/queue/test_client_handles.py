@@ -137,6 +137,19 @@ async def test_a_duplicate_is_followed_to_the_run_that_stands_for_it(client: Cli
     assert await second.cancel() is False
 
 
+async def test_without_time_to_wait_a_run_is_looked_at_once(client: Client, hands: Hands) -> None:
+    first, second = [await client.enqueue(Echo(), unique_key="k") for _ in range(2)]
+    hands.fail(second.id, type="duplicate", message="taken", state="cancelled", duplicate_of=first.id)
+    for run in (first, second):
+        with pytest.raises(TimeoutError, match="was not over within 0 s: it goes on"):
+            await run.result(timeout_s=0)
+    hands.finish(first.id)
+    for run in (first, second):
+        assert await run.result(timeout_s=0) == EchoReport(text=first.id)
+    with pytest.raises(RunNotFound):
+        await client.run(uuid7(), EchoReport).result(timeout_s=0)
+
+
 async def test_the_failure_of_the_followed_run_is_the_duplicates(client: Client, hands: Hands) -> None:
     first, second = [await client.enqueue(Echo(), unique_key="k") for _ in range(2)]
     hands.fail(second.id, type="duplicate", message="taken", state="cancelled", duplicate_of=first.id)
