@@ -1,7 +1,7 @@
 """What goes wrong with a database, in the same few words on each engine.
 
     DatabaseNotInitialised          no pool is open
-    NestedWriteSession              SQLite: a writing session inside another one
+    NestedWriteSession              a batch of a run inside another one; SQLite: any writing session inside another
     DatabaseUnavailable     retry   no connection at all
     DatabaseBusy            retry   SQLite: the turn to write did not come
     DatabaseSilent          retry   no answer in time; what was to be committed may be committed or not
@@ -50,7 +50,7 @@ class DatabaseSilent(TimeoutError):  # noqa: N818
 
 
 class NestedWriteSession(RuntimeError):  # noqa: N818
-    """SQLite: a writing session was opened inside another one of the same task."""
+    """A session would wait for another one of its task: a second batch of a run, or on SQLite any that writes."""
 
 
 class DataLayerError(Exception):

@@ -1,5 +1,6 @@
 """The handle that a job gets of its run: batches, the cursor, progress, and whether to stop."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
@@ -11,6 +12,7 @@ from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.connection import get_async_session, get_reading_session
+from db.errors import NestedWriteSession
 from db.in_time import in_time
 from db.models import JobRunRange
 from db.past_orm import execute_past_orm
@@ -60,6 +62,8 @@ class RunContext:
     should_stop: Callable[[], bool] = field(default=lambda: False)
     """Whether the worker is about to stop and the job should end after this batch."""
     publish: Callable[[Progress], Awaitable[None]] | None = None
+    _open: set[tuple[asyncio.Task[Any] | None, int | None]] = field(default_factory=set, init=False, repr=False)
+    """The batches that are open: each one's task, and its range if it is the batch of one."""
 
     def __str__(self) -> str:
         return f"{self.kind}[{self.run_id}]"
@@ -78,8 +82,9 @@ class RunContext:
             FenceLost: another worker was admitted to the run; nothing is changed.
             JobCancelled: somebody cancelled the run; nothing is changed.
             DatabaseSilent: the row could not be locked in time; nothing is changed.
+            NestedWriteSession: this task has a batch of the run open, and would wait for itself.
         """
-        async with get_async_session() as session:
+        async with self._session(None) as session:
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             async with in_time():
@@ -111,8 +116,9 @@ class RunContext:
             FenceLost: another worker was admitted to the run; nothing is changed.
             JobCancelled: somebody cancelled the run; nothing is changed.
             DatabaseSilent: the row could not be locked in time; nothing is changed.
+            NestedWriteSession: this task has a batch of the run or of this range open, and would wait for itself.
         """
-        async with get_async_session() as session:
+        async with self._session(number) as session:
             async with in_time():
                 self._still_ours(await lock_by_fence(session, self.run_id, self.fence, share=number))
             mine = {"of_run": self.run_id, "of_number": number}
@@ -121,6 +127,21 @@ class RunContext:
             yield batch
             written = {"new_cursor": batch.cursor, "new_counters": batch.counters}
             await session.execute(_WRITE_RANGE, mine | written)
+
+    @asynccontextmanager
+    async def _session(self, share: int | None) -> AsyncIterator[AsyncSession]:
+        mine = (asyncio.current_task(), share)
+        if any(task is mine[0] and (share is None or number in {None, share}) for task, number in self._open):
+            raise NestedWriteSession(
+                f"this task has a batch of run {self.run_id} open already, and a second one would wait for its end: "
+                "use the batch that is open"
+            )
+        self._open.add(mine)
+        try:
+            async with get_async_session() as session:
+                yield session
+        finally:
+            self._open.discard(mine)
 
     def _still_ours(self, run: RunRow | None) -> RunRow:
         if run is None or not holds_fence(run, self.fence):

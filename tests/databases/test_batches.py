@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import UUID
 
@@ -9,12 +10,13 @@ import pytest
 from sqlalchemy import Connection, delete, event, func, insert, select, text
 
 from db.connection import DatabaseManager, get_async_session
+from db.errors import NestedWriteSession
 from db.models import JobRun, Task, User
 from db.run_sessions import run_name
 from holdfast.progress import Progress
 from holdfast.requests import ImportTasks
 from jobs.batch_size import FIRST_ROWS, BatchSize
-from jobs.context import Checkpoint, RunContext
+from jobs.context import Batch, Checkpoint, RunContext
 from jobs.import_tasks import import_tasks
 from jobs.outcomes import FenceLost, RunInterrupted
 from jobs.settings import JobSettings
@@ -75,6 +77,31 @@ async def test_a_discarded_batch_changes_nothing(job_settings: JobSettings) -> N
     assert await context.checkpoint() == Checkpoint({}, {})
     await write_batch(context, "one")  # its locks are gone, too
     assert await count_users() == 1
+
+
+async def test_a_batch_inside_a_batch_is_named_at_once(job_settings: JobSettings) -> None:
+    context = context_of(await admitted("ada"), job_settings)
+
+    async def nest(inner: AbstractAsyncContextManager[Batch]) -> None:
+        async with context.batch() as batch:
+            await batch.session.execute(insert(User).values(username="one"))
+            async with inner:
+                pass
+
+    async with asyncio.timeout(10):
+        for inner in (context.batch(), context.batch(discard=True), context.batch_of_range(0)):
+            with pytest.raises(NestedWriteSession, match="use the batch that is open"):
+                await nest(inner)
+    assert await count_users() == 0
+    await write_batch(context, "one")
+
+
+async def test_a_batch_waits_for_that_of_another_task(job_settings: JobSettings) -> None:
+    context = context_of(await admitted("ada"), job_settings)
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("one", "two", "three"):
+            tasks.create_task(write_batch(context, name))
+    assert await context.checkpoint() == Checkpoint({"line": 4, "key": "\u00e4"}, {"inserted": 3})
 
 
 async def test_the_next_attempt_goes_on_where_the_last_one_stood(job_settings: JobSettings) -> None:
