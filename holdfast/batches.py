@@ -87,7 +87,11 @@ def request_payload(
         raise TypeError(f"{str(request)[:80]} is no request: pass one, as ImportTasks(source=...)")
     if unique_key is not None:
         _check_unique_key(unique_key)
-    payload = wire.job_payload(request.kind, request.payload_json(), enqueued_ms, unique_key=unique_key)
+    try:
+        arguments = request.payload_json()
+    except ValueError as error:  # half a surrogate pair, or a value of a type that pydantic does not know
+        raise ValueError(f"the {request.kind} request cannot be written as JSON: {error}; change that value") from error
+    payload = wire.job_payload(request.kind, arguments, enqueued_ms, unique_key=unique_key)
     if len(payload) > max_bytes:
         raise PayloadTooLarge(request.kind, len(payload), max_bytes)
     if b"\\u0000" in payload and wire.NUL_ESCAPE.search(payload):
