@@ -13,13 +13,11 @@ from redis import asyncio as redis_asyncio
 from sqlalchemy import func, select, update
 
 from db.models import Task
-from db.repositories import control
 from holdfast import Client, ImportReport, ImportTasks, RunFailed, RunState, outbox, wire
 from holdfast.outbox import job_runs
 from samples.make_tasks import FIELD_MAP
 from tests.faults.history import Expected
 from tests.processes import WorkerProcess, clean_environment
-from tests.queue.lasting_kinds import Lasting
 from tests.queue.workplace import PATIENCE_S, SUCCESS, Workplace, assert_counts, log_events
 from tests.servers import RedisServer, free_port, wait_until
 from tests.skips import made_or_skipped
@@ -60,60 +58,6 @@ async def test_an_import_goes_on_where_a_deploy_has_interrupted_it(place: Workpl
         assert tasks == expected.good
         assert await ledger.problems({run.id: SUCCESS}) == []
     assert "run interrupted" in [event["event"] for event in log_events(first)]
-
-
-async def test_a_burst_ends_when_nothing_is_due(place: Workplace) -> None:
-    async with Client(place.redis_url) as client, place.ledger() as ledger:
-        due = [await client.enqueue(place.import_request(f"{number}.csv")) for number in range(3)]
-        later = await client.enqueue(place.import_request("later.csv"), at=datetime.now(UTC) + FAR)
-        await client.enqueue(Lasting(gate="unknown to this worker"), at=datetime.now(UTC) + FAR)
-        async with ledger.manager.session() as session:
-            from_ledger = await outbox.enqueue(session, place.import_request("ledger.csv"))
-            await outbox.enqueue(session, place.import_request("ledger.csv"), at=datetime.now(UTC) + FAR)
-        with place.worker("--burst") as worker:
-            assert worker.wait(PATIENCE_S) == 0
-        assert [await run.status() for run in due] == ["succeeded"] * 3
-        assert await later.status() == "waiting"
-        states = {run.id: run.state for run in await ledger.runs()}
-        assert states.pop(from_ledger) == "succeeded"
-        assert sorted(states.values()) == ["succeeded"] * 3 + ["waiting"] * 2
-
-
-IMPORTS, QUEUE = ("kind", "import_tasks"), ("queue", wire.DEFAULT_QUEUE)
-
-
-@pytest.mark.parametrize(
-    ("scope", "most", "why"), [(IMPORTS, None, "paused"), (QUEUE, None, "paused"), (IMPORTS, 0, "limited")]
-)
-async def test_a_burst_leaves_what_may_not_start_here_and_says_so(
-    place: Workplace, scope: tuple[str, str], most: int | None, why: str
-) -> None:
-    async with Client(place.redis_url) as client, place.ledger() as ledger:
-        async with ledger.manager.session() as session:
-            await outbox.enqueue(session, Lasting(gate="unknown to this worker"))
-            for name in ("1.csv", "2.csv"):
-                await outbox.enqueue(session, place.import_request(name))
-            if most is None:
-                await control.set_paused(session, *scope, paused=True)
-            else:
-                await control.set_limit(session, *scope, most)
-        await client.enqueue(place.import_request("3.csv"))
-        with place.worker("--burst") as worker:
-            assert worker.wait(PATIENCE_S) == 0
-        assert {run.state for run in await ledger.runs()} == {"waiting"}
-    (said,) = [event for event in log_events(worker) if event["event"].startswith("due runs were left")]
-    assert (said[why], said["unknown_kind"]) == (3, 1)
-
-
-def test_a_burst_ends_though_redis_had_refused_to_say_what_is_due(place: Workplace, redis_server: RedisServer) -> None:
-    with place.redis() as redis:
-        redis.acl_setuser("ada", enabled=True, passwords="+a", keys="*", channels="*", commands=["+@all", "-zcount"])
-        redis.acl_log_reset()
-        with place.worker("--burst", REDIS_URL=f"redis://ada:a@127.0.0.1:{redis_server.port}/0") as worker:
-            assert wait_until(lambda: "zcount" in [entry["object"] for entry in redis.acl_log()], PATIENCE_S)
-            redis.acl_setuser("ada", enabled=True, commands=["+zcount"])
-            assert worker.wait() == 0
-        redis.acl_deluser("ada")
 
 
 async def test_every_log_line_about_a_run_names_it(place: Workplace) -> None:
