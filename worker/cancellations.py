@@ -10,6 +10,7 @@ from db.repositories.job_run import RunRow
 from holdfast.states import RunState
 from worker.ends import tell_end
 from worker.ledger import CANCELLED, AlreadyOver
+from worker.newcomers import is_storable_id
 
 ABORTS_AT_ONCE = 500
 
@@ -24,7 +25,8 @@ async def carry(redis: Any, queue: str, aborted: Sequence[bytes]) -> None:
         queue: the queue's key.
         aborted: job ids of the set, whoever's they are.
     """
-    job_ids = [raw_id.decode(errors="replace") for raw_id in aborted]
+    wished = (raw_id.decode(errors="replace") for raw_id in aborted)
+    job_ids = [job_id for job_id in wished if is_storable_id(job_id)]  # anybody may have written the others
     async with in_time(), get_reader() as reader:
         runs = await run_actions.uncancelled(reader, queue, job_ids)
     for run in runs:

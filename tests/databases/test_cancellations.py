@@ -130,7 +130,7 @@ async def test_what_is_none_of_ours_is_left_alone(redis: Any, client: Client) ->
     over = await admitted("ada")
     await ledger.finish(over, Outcome("succeeded", report={}))
     junk: dict[str | bytes, int] = {f"junk {number}": number for number in range(cancellations.ABORTS_AT_ONCE)}
-    junk |= {b"\xff\xfe": 1, str(other): 1, str(over.run_id): 1}
+    junk |= {b"\xff\xfe": 1, b"a\0b": 1, "long" * 100: 1, str(other): 1, str(over.run_id): 1}
     await redis.zadd(wire.ABORT_KEY, junk)
     run_id, watch = await enqueued(), reconcile.RedisWatch([QUEUE], ())
     await cancel(client, run_id)  # its entry is behind the junk
