@@ -134,6 +134,15 @@ def dumps_plain(data: dict[str, Any]) -> bytes:
     return dumps(data) if b"NaN" in written or b"Infinity" in written else written
 
 
+def compacted(text: str) -> bytes:
+    """Return JSON as producers write it, without the blanks of a database; what cannot be read stays as it is."""
+    data = text.encode()
+    try:
+        return dumps_plain(loads(data))
+    except (WireFormatError, ValueError, RecursionError):  # its claim will say so
+        return data
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):

@@ -167,7 +167,8 @@ async def _may_start(redis: Any, run: RunRow) -> bool:
 
 
 def _payload(run: RunRow) -> bytes:
-    request = run.request.encode()  # the ledger's own text
+    # Not as the database writes it: with PostgreSQL's blanks it may be larger than what its producer has measured.
+    request = wire.compacted(run.request)
     return wire.job_payload(run.kind, request, _milliseconds(run.enqueued_at), unique_key=run.unique_key)
 
 

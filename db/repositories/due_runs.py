@@ -47,7 +47,7 @@ DISPATCHABLE = dispatchable(bindparam("queue"), job_runs.c.kind.in_(bindparam("k
 ENTRY = (
     *(job_runs.c[name] for name in ("id", "job_id", "kind", "queue", "enqueued_at", "due_at", "reason")),
     *(job_runs.c[name] for name in ("unique_key", "cancel_requested_at")),
-    # As the text that the database has: it goes on to Redis as it is.
+    # As text: who puts it into Redis writes it anew.
     cast(job_runs.c.request, Text()).label("request"),
 )
 """What is put into Redis of a run, and what decides whether it is."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,12 +12,13 @@ from redis.asyncio import Redis
 from sqlalchemy import update
 
 from db.connection import get_async_session
-from db.repositories import due_runs, history, run_actions
-from holdfast import outbox
+from db.repositories import due_runs, history, job_run, run_actions
+from holdfast import outbox, wire
+from holdfast.batches import request_payload
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ImportTasks
-from tests.databases.runs import QUEUE, admitted, run_of, vitals, wanted
+from tests.databases.runs import QUEUE, admitted, born, run_of, vitals, wanted
 from worker import dispatch, ledger, reconcile, recovery
 from worker.clock import DatabaseClock
 from worker.retries import Outcome
@@ -110,6 +112,20 @@ async def test_what_a_dead_worker_left_is_put_there_by_its_id(redis: Any) -> Non
     assert await dispatch.dispatch_runs(redis, KINDS, [run_id]) == 1
     assert await queued(redis) == [run_id]
     assert await dispatch.dispatch_runs(redis, ["another"], [run_id]) == 0
+
+
+async def test_a_request_is_no_larger_in_redis_than_its_producer_has_measured(redis: Any) -> None:
+    request = ImportTasks(source="/imports/ä.csv", constants={f"metadata.{number}": "c, d" for number in range(1000)})
+    async with get_async_session() as session:
+        run_id = await outbox.enqueue(session, request)
+    direct = replace(born(), request=request.payload())
+    async with get_async_session() as session:
+        put_back = await job_run.insert_born_run(session, direct)
+    assert await dispatch.dispatch_runs(redis, KINDS, [run_id, put_back]) == 2
+    measured = len(request_payload(request, 1_767_225_600_000, max_bytes=wire.MAX_PAYLOAD_BYTES))
+    for job_id in (str(run_id), direct.job_id):
+        assert await redis.strlen(wire.JOB_KEY + job_id) == measured
+        assert wire.read_job(await redis.get(wire.JOB_KEY + job_id))["k"] == request.payload()
 
 
 async def test_what_an_operator_replays_is_put_there_by_its_id(redis: Any) -> None:
