@@ -40,7 +40,7 @@ class PayloadTooLarge(HoldfastError, ValueError):  # noqa: N818
     def __init__(self, kind: str, payload_bytes: int, max_bytes: int) -> None:
         super().__init__(
             f"the {kind} request has {payload_bytes} bytes but max_payload_bytes is {max_bytes}: put the data where "
-            "the worker can read it and pass its place, or raise the limit of clients and workers alike"
+            "the worker can read it and pass its place, or raise it here and MAX_PAYLOAD_BYTES of the workers"
         )
         self.payload_bytes = payload_bytes
         self.max_bytes = max_bytes

@@ -55,7 +55,7 @@ class TakenIn:
     """Announcements that were left for a worker that knows their kinds."""
 
 
-async def take_in(
+async def take_in(  # noqa: PLR0913 - each is an option of its own
     redis: Any,
     queue: str,
     ids: Sequence[bytes],
@@ -63,6 +63,7 @@ async def take_in(
     *,
     light: Collection[str] = (),
     is_busy: Callable[[], bool] = lambda: False,
+    max_payload_bytes: int = wire.MAX_PAYLOAD_BYTES,
 ) -> TakenIn:
     """Enter what producers have announced on the intake list.
 
@@ -77,13 +78,14 @@ async def take_in(
         kinds: those that this worker enters.
         light: those that this worker knows and that keep no ledger.
         is_busy: whether this worker has no slot left.
+        max_payload_bytes: what is larger is not looked at; its claim says why.
     """
     entered, left = 0, set[bytes]()
     began = time.monotonic()
     while ids:
         known, foreign = 0, list[bytes]()
         try:
-            async for borns in _look_up(redis, queue, ids):
+            async for borns in _look_up(redis, queue, ids, max_payload_bytes):
                 mine = [born for born in borns if born.kind in kinds]
                 entered += await _enter(mine)
                 known += len(mine)
@@ -109,12 +111,12 @@ async def give_back(redis: Any, queue: str, ids: Sequence[bytes]) -> None:
         await redis.rpush(queue + wire.INTAKE_SUFFIX, *ids)
 
 
-async def _look_up(redis: Any, queue: str, ids: Sequence[bytes]) -> AsyncIterator[list[BornRun]]:
+async def _look_up(redis: Any, queue: str, ids: Sequence[bytes], max_bytes: int) -> AsyncIterator[list[BornRun]]:
     """Yield what the payloads tell, in groups that fit into memory."""
     look_up = redis.register_script(LOOK_UP_LUA)
     while ids:
         keys = [queue, *(wire.JOB_KEY.encode() + raw_id for raw_id in ids)]
-        payloads, scores = await look_up(keys=keys, args=[wire.MAX_PAYLOAD_BYTES, BYTES_AT_ONCE, *ids])
+        payloads, scores = await look_up(keys=keys, args=[max_bytes, BYTES_AT_ONCE, *ids])
         found = zip(ids, payloads, scores, strict=False)
         yield [born for raw_id, payload, score in found if (born := _born(queue, raw_id, payload, score)) is not None]
         ids = ids[len(payloads) :]

@@ -64,6 +64,7 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
         worker.on_drain = runtime.begin_draining
         worker.on_bell = runtime.dispatch_soon
         worker.lease_s = settings.lease_s
+        worker.max_payload_bytes = settings.max_payload_bytes
         worker.further_queues = runtime.queues[1:]
         worker.queue_slots = {queue.name: queue.slots for queue in settings.served_queues if queue.slots is not None}
         worker.functions_see_aborts = worker.functions_keep_time = worker.functions_take_slots = True

@@ -59,7 +59,13 @@ class Upkeep:
         """Those that this worker knows and that keep a ledger."""
         self._light_kinds = jobs.keys() - set(self.kinds)
         self._watch = reconcile.RedisWatch(self._queues, self.kinds)
-        self._intake = partial(intake.take_in, kinds=self.kinds, light=self._light_kinds, is_busy=self._is_busy)
+        self._intake = partial(
+            intake.take_in,
+            kinds=self.kinds,
+            light=self._light_kinds,
+            is_busy=self._is_busy,
+            max_payload_bytes=self._settings.max_payload_bytes,
+        )
         self._has_looked = False
         self._clock = DatabaseClock()
         self._history = HistoryUpkeep(self._settings, self._clock)

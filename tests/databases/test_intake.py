@@ -230,7 +230,8 @@ async def test_announcements_are_read_in_groups_that_fit_into_memory(redis: Any)
     runs = [replace(born(), request={"source": "x" * 900_000}) for _ in range(20)]
     await announce(redis, *runs)
     ids = [run.job_id.encode() for run in runs]
-    assert [len(group) async for group in intake._look_up(redis, QUEUE, ids)] == [9, 9, 2]
+    groups = intake._look_up(redis, QUEUE, ids, wire.MAX_PAYLOAD_BYTES)
+    assert [len(group) async for group in groups] == [9, 9, 2]
     assert await take_in(redis) == len(runs)
 
 

@@ -15,8 +15,9 @@ from db import migrate
 from db.connection import DatabaseManager
 from db.models import User
 from db.settings import DatabaseSettings
-from holdfast import Client, ImportReport, RunState, outbox
+from holdfast import Client, ImportReport, RunState, outbox, wire
 from holdfast.ids import uuid7
+from tests.faults.kinds import TrialWrite
 from tests.queue.workplace import PATIENCE_S, SUCCESS, Ledger, Workplace
 from tests.servers import PostgresServer, wait_until
 
@@ -68,6 +69,18 @@ async def _enqueue_and_fail(ledger: Ledger, place: Workplace) -> None:
         session.add(User(username="grace"))
         await outbox.enqueue(session, place.import_request())
         raise ZeroDivisionError
+
+
+async def test_a_request_may_be_as_large_as_producer_and_worker_are_told(place: Workplace, ledger: Ledger) -> None:
+    request, limit = TrialWrite(steps=0, note="x" * wire.MAX_PAYLOAD_BYTES), 2 * wire.MAX_PAYLOAD_BYTES
+    kinds = {"HOLDFAST_PLUGINS": "tests.faults.kinds", "MAX_PAYLOAD_BYTES": str(limit)}
+    async with ledger.manager.session() as session:
+        run_id = await outbox.enqueue(session, request, max_payload_bytes=limit)
+    async with Client(place.redis_url, max_payload_bytes=limit) as client:
+        direct = await client.enqueue(request)
+        with place.started_worker(**kinds):
+            await ledger.until(run_id, "succeeded")
+            assert (await direct.result(timeout_s=PATIENCE_S)).steps == 0
 
 
 async def test_what_is_written_is_what_is_read_back(place: Workplace, ledger: Ledger) -> None:

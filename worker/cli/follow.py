@@ -51,7 +51,14 @@ async def enqueue_request(
 
 async def _write_run(settings: Settings, request: JobRequest[Any], at: datetime | None, unique_key: str | None) -> UUID:
     async with get_async_session() as session:
-        return await outbox.enqueue(session, request, at=at, queue=settings.queue_key, unique_key=unique_key)
+        return await outbox.enqueue(
+            session,
+            request,
+            at=at,
+            queue=settings.queue_key,
+            unique_key=unique_key,
+            max_payload_bytes=settings.max_payload_bytes,
+        )
 
 
 async def finish_run(settings: Settings, run_id: UUID) -> RunRow:
