@@ -32,7 +32,8 @@ class Client:
         queue: the queue's name.
         namespace: the workers' ``HOLDFAST_NAMESPACE``, which keeps environments apart that share a Redis.
         timeout_s: the deadline of each call to Redis, in seconds.
-        max_payload_bytes: the largest request that is sent, in bytes of JSON. Workers have a limit of their own.
+        max_payload_bytes: the largest request that is sent, in bytes of JSON; more than the workers'
+            ``MAX_PAYLOAD_BYTES`` fails there.
     """
 
     def __init__(

@@ -107,7 +107,8 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
             second and for others once a minute.
         unique_key: while a run of this kind with the same key is live, this one ends as its duplicate. It is decided
             when the run is dispatched, so that a duplicate never aborts your transaction; at most 150 characters.
-        max_payload_bytes: the largest request that is taken, in bytes of JSON; workers have a limit of their own.
+        max_payload_bytes: the largest request that is taken, in bytes of JSON; more than the workers'
+            ``MAX_PAYLOAD_BYTES`` fails there.
 
     Returns:
         The run's id. Workers see the run once the transaction is committed.
@@ -117,11 +118,11 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
         ValueError: the unique key is empty or too long, a text cannot be stored, or the namespace is none.
         sqlalchemy.exc.IntegrityError: a run with this id exists.
     """
-    # Made to be measured: what no worker would take from Redis is refused here.
-    request_payload(request, 0, unique_key=unique_key, max_bytes=max_payload_bytes)
     run_id = run_id or uuid7()
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the wire can carry: it is part of the identity
+    # Made to be measured: what no worker would take from Redis is refused here.
+    request_payload(request, round(now.timestamp() * 1000), unique_key=unique_key, max_bytes=max_payload_bytes)
     key = queue_key(queue, namespace)
     values: dict[str, Any] = {
         "id": run_id,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from holdfast import Client, ImportTasks, PayloadTooLarge, outbox, wire
+from holdfast.batches import request_payload
 from holdfast.ids import uuid7, uuid7_texts
 from tests.queue.wire_hands import Echo, Hands
 from tests.servers import free_port
@@ -52,6 +53,14 @@ async def test_the_outbox_has_the_same_limits() -> None:
         await outbox.enqueue(session, Echo(text="x" * 100), max_payload_bytes=100)
     with pytest.raises(ValueError, match="unique_key=''"):
         await outbox.enqueue(session, Echo(), unique_key="")
+    whole = len(request_payload(Echo(), 1_767_225_600_000, max_bytes=1000))
+    with pytest.raises(PayloadTooLarge, match="or raise it here and MAX_PAYLOAD_BYTES of the workers"):
+        await outbox.enqueue(session, Echo(), max_payload_bytes=whole - 1)
+
+
+async def test_texts_that_look_like_an_escape_are_taken(redis_url: str) -> None:
+    async with Client(redis_url) as client:
+        await client.enqueue(Echo(text="\\u0000 \x1f \\\\u0000"), unique_key="ä\\ud800")
 
 
 @pytest.mark.parametrize("key", ["", "k" * 151])
