@@ -225,6 +225,12 @@ async def test_an_id_that_the_ledger_cannot_hold_fails(place: Workplace, pool: A
     assert caught.value.error_type == "invalid_id"
 
 
+async def test_the_longest_id_that_a_client_takes_is_run(place: Workplace) -> None:
+    async with Client(place.redis_url) as client:
+        run = await client.enqueue(place.import_request("long.csv", rows=1), run_id="長" * wire.MAX_RUN_ID)
+        assert (await run.result(timeout_s=PATIENCE_S)).rows_read == 1
+
+
 async def test_an_escaped_backslash_is_no_escape(pool: ArqRedis) -> None:
     job = await enqueued(pool, "import_tasks", source="/etc/\\u0000")
     with pytest.raises(SerializationError, match="outside_roots"):

@@ -8,10 +8,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from holdfast import wire
 from worker.queue import scripts
 from worker.queue.scripts import QueueKeys
 
-MAX_ID_BYTES = 512
+MAX_ID_BYTES = 4 * wire.MAX_RUN_ID
+"""What a producer may have for an id, in UTF-8."""
 WRONG_TYPE = -2
 ENDED_BEFORE = -3
 

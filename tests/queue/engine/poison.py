@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdfast import wire
+
 
 class Bomb:
     """Runs when it is unpickled."""
@@ -72,4 +74,11 @@ BAD_IDS = {
     "half a character": "ä".encode()[:1],
     "2 MB long": b"i" * 2_000_000,
 }
-ODD_IDS = {"NUL": b"a\0b", "newlines": b"a\r\nb", "empty": b"", "pattern": b"*", "Lua": b"'..redis.call('FLUSHALL')..'"}
+ODD_IDS = {
+    "NUL": b"a\0b",
+    "newlines": b"a\r\nb",
+    "empty": b"",
+    "pattern": b"*",
+    "Lua": b"'..redis.call('FLUSHALL')..'",
+    "the longest": ("\U0001f600" * wire.MAX_RUN_ID).encode(),
+}
