@@ -92,7 +92,7 @@ class WireResult:
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseException):
-        return {"error": _plain_error(value)}
+        return {"error": plain_error(value)}
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -102,7 +102,8 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _plain_error(error: BaseException) -> dict[str, str]:
+def plain_error(error: BaseException) -> dict[str, str]:
+    """Return an error as results carry it: type, message and state."""
     if isinstance(error, RunFailed):
         state = RunState.CANCELLED if isinstance(error, RunCancelled) else RunState.FAILED
         plain = {"type": error.error_type, "message": error.message, "state": state.value}

@@ -119,7 +119,7 @@ async def _put(redis: Any, runs: Sequence[RunRow]) -> list[UUID]:
         anew = [run for run in call if run.reason in BEGUN_ANEW]
         arguments: list[Any] = [len(anew)]
         for run in (*anew, *(run for run in call if run.reason not in BEGUN_ANEW)) if anew else call:
-            arguments += (run.job_id, _milliseconds(run.due_at), _payload(run))
+            arguments += (run.job_id, milliseconds(run.due_at), payload_of(run))
         await script(keys=[call[0].queue, f"{call[0].queue}:leases"], args=arguments)
     return [run.id for run in runs]
 
@@ -166,11 +166,13 @@ async def _may_start(redis: Any, run: RunRow) -> bool:
     return ended is None
 
 
-def _payload(run: RunRow) -> bytes:
+def payload_of(run: RunRow) -> bytes:
+    """Return what stands in Redis of a run, of which at least the columns of ``ENTRY`` are given."""
     # Not as the database writes it: with PostgreSQL's blanks it may be larger than what its producer has measured.
     request = wire.compacted(run.request)
-    return wire.job_payload(run.kind, request, _milliseconds(run.enqueued_at), unique_key=run.unique_key)
+    return wire.job_payload(run.kind, request, milliseconds(run.enqueued_at), unique_key=run.unique_key)
 
 
-def _milliseconds(instant: datetime) -> int:
+def milliseconds(instant: datetime) -> int:
+    """Return Unix time in milliseconds, as the wire has it."""
     return round(instant.timestamp() * 1000)

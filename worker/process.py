@@ -19,6 +19,7 @@ from worker.embedded import EmbeddedRedis
 from worker.main import worker_kwargs
 from worker.queue import Worker
 from worker.redis_url import make_client
+from worker.refusals import ask_the_ledger
 from worker.runtime import Runtime
 from worker.settings import Settings
 from worker.stop_watch import StopWatch
@@ -63,6 +64,7 @@ async def serve(settings: Settings, *, burst: bool = False, stop_watch: StopWatc
         worker = Worker(**worker_kwargs(settings, runtime))
         worker.on_drain = runtime.begin_draining
         worker.on_bell = runtime.dispatch_soon
+        worker.on_refused = partial(ask_the_ledger, runtime)
         worker.lease_s = settings.lease_s
         worker.max_payload_bytes = settings.max_payload_bytes
         worker.further_queues = runtime.queues[1:]

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
 from db.repositories.history import first_id_of
-from db.repositories.job_run import RunRow
+from db.repositories.job_run import RunRow, database_now
 from db.types import utc_now
 from holdfast.outbox import LIVE, job_runs
 from holdfast.states import RunState
@@ -114,6 +114,14 @@ async def waiting_runs(session: AsyncSession, kinds: Sequence[str], run_ids: Seq
     return (await session.execute(query.order_by(job_runs.c.id))).all()
 
 
+async def entry_of(session: AsyncSession, queue: str, job_id: str) -> RunRow | None:
+    """Return the run that was enqueued last under an id in Redis: the columns of ``ENTRY``, state and end."""
+    columns: Sequence[Any] = (*ENTRY, job_runs.c.state, job_runs.c.finished_at)
+    query = select(*columns).where(job_runs.c.job_id == job_id, job_runs.c.queue == queue)
+    row: RunRow | None = (await session.execute(query.order_by(job_runs.c.enqueued_at.desc()).limit(1))).one_or_none()
+    return row
+
+
 async def running_runs(reader: AsyncConnection, queue: str) -> Sequence[RunRow]:
     """Return the queue's running rows, unlocked."""
     return (await reader.execute(RUNNING, {"queue": queue})).all()
@@ -126,6 +134,13 @@ async def count_due(session: AsyncSession, queue: str) -> Sequence[Row[str, str,
     group = (job_runs.c.kind, job_runs.c.state)
     query = select(*group, func.count()).where(job_runs.c.queue == queue, live).group_by(*group)
     return (await session.execute(query)).all()
+
+
+async def put_off(session: AsyncSession, run_id: UUID, delay_s: float) -> None:
+    """Let a waiting run be due in so many seconds, and be put into Redis again."""
+    due_at = await database_now(session) + timedelta(seconds=delay_s)
+    undone = UPDATE_BY_ID.where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
+    await session.execute(undone.values(due_at=due_at, dispatched_at=None))
 
 
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:

@@ -120,7 +120,7 @@ class Engine:
             try:
                 finish = await execution.run()
             except asyncio.CancelledError:  # in a hook, by a shutdown
-                finish = Finish(claimed, over=False)
+                finish = Finish(claimed, "back")
             finally:
                 worker.aborting_tasks.discard(claimed.job_id)
                 _drop_task(worker.job_tasks, claimed, task)
@@ -139,14 +139,16 @@ class Engine:
 
     async def _submit(self, finish: Finish, execution: Execution) -> None:
         worker, claimed = self._worker, finish.claimed
-        if claimed.poison:
+        if claimed.poison and finish.how == "over":
             await self.order.quarantine(claimed)
-        claimed.ending, claimed.went_back = True, not finish.over
+        claimed.ending, claimed.went_back = True, finish.how == "back"
         if worker.after_job_end and execution.ctx:
+            finish.then = partial(worker.after_job_end, execution.ctx)
+        if finish.then is not None:
             finish.heard = asyncio.get_running_loop().create_future()
         self.finisher.submit(finish)
-        if finish.heard is not None and worker.after_job_end and await asyncio.shield(finish.heard):
-            await worker.after_job_end(execution.ctx)
+        if finish.then is not None and finish.heard is not None and await asyncio.shield(finish.heard):
+            await finish.then()
 
     def told_of_their_abort(self) -> set[str]:
         """Return the ids of those jobs here that were aborted before their start."""
@@ -163,7 +165,7 @@ class Engine:
         """Put what was claimed a moment too late back to its place."""
         for claimed in claims:
             claimed.ending = claimed.went_back = True
-            self.finisher.submit(Finish(claimed, over=False))
+            self.finisher.submit(Finish(claimed, "back"))
 
     def _heard(self, finish: Finish, mine: bool) -> None:
         claimed = finish.claimed
@@ -264,7 +266,7 @@ class Engine:
 
     def _reclaimed(self, claimed: Claimed) -> None:
         if claimed not in self._running:  # it ended while the thread was on its way
-            self.finisher.submit(Finish(claimed, over=not claimed.went_back))
+            self.finisher.submit(Finish(claimed, "back" if claimed.went_back else "over"))
         elif not claimed.ending:
             logger.warning("Redis had lost the claim of job %s, it was made again", claimed.ref)
 

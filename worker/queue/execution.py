@@ -1,13 +1,12 @@
 """One claimed entry from its payload to its end, with arq's meaning of every case (arq 0.28, ``Worker.run_job``)."""
 
 import asyncio
-import base64
-import json
 import logging
 import pickle
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import arq.worker
 from arq.jobs import DeserializationError, serialize_result
@@ -42,11 +41,23 @@ class Call:
 
 
 class Refused(Exception):  # noqa: N818
-    """The entry cannot be run; ``reason`` becomes its result."""
+    """The entry cannot be run; ``reason`` becomes its result.
 
-    def __init__(self, reason: BaseException) -> None:
+    ``lacks`` says what could be found yet: its payload, or its function in another worker. Empty: it can never be run.
+    """
+
+    def __init__(self, reason: BaseException, *, lacks: Literal["", "payload", "function"] = "") -> None:
         super().__init__(str(reason))
         self.reason = reason
+        self.lacks = lacks
+
+
+class Withdrawn(Exception):  # noqa: N818
+    """``on_refused`` says: the entry is taken away, no end is told; ``then`` is called once Redis has heard of it."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("the entry is taken away")
+        self.then = then
 
 
 class Poisoned(RunFailed):
@@ -80,14 +91,13 @@ class Execution:
         """Run it; whatever the job does, the return value says how the claim ends."""
         worker, claimed = self._worker, self._claimed
         if claimed.payload_bytes == ENDED_BEFORE:  # stock abort() has put its entry back a moment after its end
-            return Finish(claimed, over=True)
+            return Finish(claimed, "over")
         try:
             self._decode()
         except Refused as refusal:
-            worker.jobs_failed += 1
-            return self._over(refusal.reason, success=False, keep_ms=worker.default_result_ms())
+            return await self._refuse(refusal)
         if not worker.functions_take_slots and not await self._slot.take():
-            return Finish(claimed, over=False)
+            return Finish(claimed, "back")
         self.ctx = {
             **worker.ctx,
             "job_id": claimed.job_id,
@@ -115,6 +125,18 @@ class Execution:
             await worker.on_job_end(self.ctx)
         return finish
 
+    async def _refuse(self, refusal: Refused) -> Finish:
+        worker, claimed = self._worker, self._claimed
+        if worker.on_refused is not None:
+            try:
+                await worker.on_refused(claimed, refusal, self._call.enqueued_ms)
+            except Retry as retry:
+                return Finish(claimed, "back", delay_ms=retry.defer_score)
+            except Withdrawn as withdrawn:
+                return Finish(claimed, "away", then=withdrawn.then)
+        worker.jobs_failed += 1
+        return self._over(refusal.reason, success=False, keep_ms=worker.default_result_ms())
+
     def _decode(self) -> None:
         worker, claimed, call = self._worker, self._claimed, self._call
         if claimed.id_problem:
@@ -124,7 +146,7 @@ class Execution:
         if claimed.payload is None:
             logger.warning("job %s expired", claimed.job_id)
             claimed.poison = "the payload is gone: it expired, or was removed"
-            raise Refused(JobExecutionFailed("job expired"))
+            raise Refused(JobExecutionFailed("job expired"), lacks="payload")
         if claimed.payload_bytes > len(claimed.payload):
             raise self._poison(
                 f"the payload has {claimed.payload_bytes} bytes, the limit is {worker.max_payload_bytes}"
@@ -144,7 +166,7 @@ class Execution:
         if self._function is None:
             logger.warning("job %s, function %r not found", claimed.job_id, call.name)
             claimed.poison = f"function {call.name!r} not found"
-            raise Refused(JobExecutionFailed(f"function {call.name!r} not found"))
+            raise Refused(JobExecutionFailed(f"function {call.name!r} not found"), lacks="function")
         claimed.ref = call.name if hasattr(self._function, "next_run") else f"{claimed.job_id}:{call.name}"
         self._check_tries(payload_try)
 
@@ -241,10 +263,10 @@ class Execution:
 
     def _back(self, delay_ms: int | None, *, charge: bool = True) -> Finish:
         self._worker.jobs_retried += 1
-        return Finish(self._claimed, over=False, job_try=self._claimed.job_try if charge else None, delay_ms=delay_ms)
+        return Finish(self._claimed, "back", job_try=self._claimed.job_try if charge else None, delay_ms=delay_ms)
 
     def _over(self, result: Any, *, success: bool, keep_ms: int | None) -> Finish:
-        finish = Finish(self._claimed, over=True, keep_in_progress_ms=self._keep_in_progress_ms())
+        finish = Finish(self._claimed, "over", keep_in_progress_ms=self._keep_in_progress_ms())
         if keep_ms == 0:
             return finish
         call, claimed = self._call, self._claimed
@@ -280,16 +302,3 @@ class Execution:
         if not hasattr(self._function, "next_run"):
             return None
         return to_ms(arq.worker.keep_cronjob_progress)  # type: ignore[attr-defined]
-
-
-def quarantine_entry(claimed: Claimed, reason: str) -> str:
-    """Return what the quarantine keeps of a poisoned entry, as JSON."""
-    kept = (claimed.payload or b"")[:4096]
-    return json.dumps(
-        {
-            "reason": reason,
-            "payload_base64": base64.b64encode(kept).decode(),
-            "payload_bytes": claimed.payload_bytes,
-            "at_ms": now_ms(),
-        }
-    )

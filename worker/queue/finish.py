@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from worker.queue import scripts
 from worker.queue.claims import Claimed
@@ -21,7 +21,9 @@ class Finish:
     """The end of one claim."""
 
     claimed: Claimed
-    over: bool
+    how: Literal["over", "back", "away"]
+    """``over``: it has ended, with its result if there is one; ``back``: its entry goes back; ``away``: the entry is
+    taken out of the queue, and nobody is told an end."""
     result: bytes | None = None
     result_ms: int | None = None
     """How long the result is kept; None: for ever."""
@@ -31,6 +33,8 @@ class Finish:
     """For a run that goes back: due so much later; None: its old place."""
     keep_in_progress_ms: int | None = None
 
+    then: Callable[[], Awaitable[None]] | None = None
+    """What is to be done once Redis has it; not where another worker has the run."""
     heard: asyncio.Future[bool] | None = None
     """For whoever waits: True when Redis has it, False when another worker has the run."""
 
@@ -41,10 +45,10 @@ class Finish:
             usual_ms: how long results are kept where nothing else is said.
         """
         how, result = "", self.result or b""
-        if not self.over or self.result_ms != usual_ms or self.keep_in_progress_ms is not None:
-            px = self.result_ms if self.over else self.job_try
+        if self.how != "over" or self.result_ms != usual_ms or self.keep_in_progress_ms is not None:
+            px = self.job_try if self.how == "back" else self.result_ms
             shown = ("" if value is None else str(value) for value in (px, self.delay_ms, self.keep_in_progress_ms))
-            how = ",".join(("over" if self.over else "back", *shown))
+            how = ",".join((self.how, *shown))
         return self.claimed.raw_id, self.claimed.number, result, how
 
 

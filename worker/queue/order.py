@@ -1,6 +1,8 @@
 """Keeping the queues in order from outside the jobs: what dead workers left, what an outage hid, what is poisoned."""
 
 import asyncio
+import base64
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from arq.constants import abort_jobs_ss
 
 from worker.queue import scripts, upkeep
 from worker.queue.claims import Claimed, LeaseTerms
-from worker.queue.execution import quarantine_entry
+from worker.queue.execution import now_ms
 from worker.queue.leases import LeaseKeeper
 from worker.queue.outage import Outage
 from worker.queue.scripts import QueueKeys
@@ -104,7 +106,7 @@ class Order:
 
     async def quarantine(self, claimed: Claimed) -> None:
         """Write a poisoned entry into the quarantine, however long it takes: its lease is renewed meanwhile."""
-        entry = quarantine_entry(claimed, claimed.poison)
+        entry = _entry(claimed)
         while True:
             try:
                 async with self._outage.guarded("park"):
@@ -118,3 +120,16 @@ class Order:
             if not parked:
                 logger.error("%s is full, not parked: %s %s", claimed.keys.quarantine, claimed.job_id, entry)
             return
+
+
+def _entry(claimed: Claimed) -> str:
+    """Return what the quarantine keeps of a poisoned entry, as JSON."""
+    kept = (claimed.payload or b"")[:4096]
+    return json.dumps(
+        {
+            "reason": claimed.poison,
+            "payload_base64": base64.b64encode(kept).decode(),
+            "payload_bytes": claimed.payload_bytes,
+            "at_ms": now_ms(),
+        }
+    )

@@ -173,18 +173,19 @@ end
 if #mine == 0 then return told end
 -- Redis over its maxmemory refuses only a script's first write: this one frees, so that runs can end
 redis.call('ZREM', leases, unpack(mine))
-local over, gone = {}, {}
+local over, left, gone = {}, {}, {}
 for i, id in ipairs(ids) do
   local result, how = ARGV[4 * i + 2], ARGV[4 * i + 3]
   local action, px, delay, keep = 'over', usual_px, '', ''
   if how ~= '' then action, px, delay, keep = string.match(how, '^(%a+),(%d*),(%-?%d*),(%d*)$') end
   if told[i] == 1 then
-    if action == 'over' then
+    if action ~= 'back' then
       if result ~= '' then
         if px == '' then redis.call('SET', 'arq:result:' .. id, result)
         else redis.call('SET', 'arq:result:' .. id, result, 'PX', px) end
       end
-      over[#over + 1] = id
+      left[#left + 1] = id
+      if action == 'over' then over[#over + 1] = id end
       gone[#gone + 1] = 'arq:job:' .. id
       gone[#gone + 1] = 'arq:retry:' .. id
     else
@@ -201,10 +202,8 @@ for i, id in ipairs(ids) do
     else redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', keep) end
   end
 end
-if #over > 0 then
-  redis.call('ZREM', queue, unpack(over))
-  redis.pcall('ZREM', 'arq:abort', unpack(over))
-end
+if #left > 0 then redis.call('ZREM', queue, unpack(left)) end
+if #over > 0 then redis.pcall('ZREM', 'arq:abort', unpack(over)) end
 redis.call('HDEL', scores, unpack(mine))
 redis.call('HDEL', owners, unpack(mine))
 if #gone > 0 then redis.call('DEL', unpack(gone)) end
@@ -213,11 +212,11 @@ return told
 )
 """KEYS as CLAIM. ARGV: token, number of runs, the usual time to live of a result in ms (empty: for ever), then for each
 run: id; the number of its claim; the result (empty: none); how it ends. Empty is the usual end, otherwise four words
-with commas between: ``over`` or ``back``; the result's time to live, for ``back`` the new retry counter (empty: as it
-was); for ``back`` the delay in ms (empty: its old place); ms for which the in-progress key is kept (empty: not).
-Returns for each 1 (done), 0 (another claim has the run, or it is over) or 2 (nobody has it, nothing was done). Those
-are handed in once more, with the payloads of all runs after the last: then they end or go back if they are still this
-worker's."""
+with commas between: ``over``, ``back``, or ``away``, which takes the entry out and leaves an abort of it; the result's
+time to live, for ``back`` the new retry counter (empty: as it was); for ``back`` the delay in ms (empty: its old
+place); ms for which the in-progress key is kept (empty: not). Returns for each 1 (done), 0 (another claim has the run,
+or it is over) or 2 (nobody has it, nothing was done). Those are handed in once more, with the payloads of all runs
+after the last: then they end or go back if they are still this worker's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from signal import Signals
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from arq.worker import Worker as ArqWorker
 
 from worker.queue.claims import Claimed, Claimer
 from worker.queue.engine import Engine
+from worker.queue.execution import Refused
 from worker.queue.outage import Outage
 from worker.queue.packing import with_hiredis
 
@@ -57,6 +58,9 @@ class Worker(ArqWorker):
     """Writes the results of runs that succeeded, where functions return JSON values only; None: as all others."""
     paused_queues: frozenset[str] = frozenset()
     """Queues from which nothing is claimed for now."""
+    on_refused: Callable[[Claimed, Refused, int], Awaitable[None]] | None = None
+    """Called before Redis is told that an entry cannot be run: with the claim, the reason, and when it was enqueued
+    (Unix ms, 0 where its payload does not tell). It may raise ``Retry``: the entry goes back, or ``Withdrawn``."""
     on_drain: Callable[[], None] = staticmethod(lambda: None)
     on_bell: Callable[[], None] = staticmethod(lambda: None)
     """Called when a producer has rung: runs were committed that are not in the queue yet."""

@@ -82,7 +82,7 @@ async def test_an_end_that_was_heard_twice_counts_once(room: Room, jobs: Jobs) -
         jobs.gate.set()
         await until(lambda: not worker.engine._running)
         result = room.redis.get(wire.RESULT_KEY + "job")
-        assert await _end(worker, Finish(claimed, over=True, result=b"second", result_ms=1000)) is False
+        assert await _end(worker, Finish(claimed, "over", result=b"second", result_ms=1000)) is False
 
     assert room.redis.get(wire.RESULT_KEY + "job") == result
 
@@ -96,7 +96,7 @@ async def test_a_late_end_does_not_touch_a_new_run_of_the_same_id(room: Room, jo
         await until(lambda: not worker.engine._running)
         room.redis.delete(wire.RESULT_KEY + "job")
         room.enqueue("gated", "new", job_id="job", defer_s=600)
-        assert await _end(worker, Finish(claimed, over=True, result=b"late", result_ms=1000)) is False
+        assert await _end(worker, Finish(claimed, "over", result=b"late", result_ms=1000)) is False
         assert room.redis.zcard(KEYS.queue) == 1
         assert room.redis.exists(wire.JOB_KEY + "job", wire.RESULT_KEY + "job") == 1
 
