@@ -21,6 +21,8 @@ PAGE_RUNS = 1000
 CALL_RUNS = 250
 CALL_BYTES = 8 * 1024 * 1024
 """How many runs, and bytes if they are more than one, go to Redis in one call, which does nothing else meanwhile."""
+SURELY_SMALL = 256
+"""Characters of a request that is below every limit, however it is written."""
 HORIZON = timedelta(minutes=2)
 """Only runs due so soon go to Redis; the others wait in the ledger."""
 LOOK_BACK = timedelta(seconds=30)
@@ -169,7 +171,7 @@ async def _may_start(redis: Any, run: RunRow) -> bool:
 def payload_of(run: RunRow) -> bytes:
     """Return what stands in Redis of a run, of which at least the columns of ``ENTRY`` are given."""
     # Not as the database writes it: with PostgreSQL's blanks it may be larger than what its producer has measured.
-    request = wire.compacted(run.request)
+    request = wire.compacted(run.request) if len(run.request) > SURELY_SMALL else run.request.encode()
     return wire.job_payload(run.kind, request, milliseconds(run.enqueued_at), unique_key=run.unique_key)
 
 
