@@ -2,21 +2,26 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, cast
 
 from sqlalchemy import (
-    ClauseElement,
     Column,
     ColumnElement,
     CursorResult,
+    Insert,
+    String,
     Table,
     delete,
     func,
     insert,
     literal,
+    literal_column,
     select,
 )
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.compiler import compiles
 
 from db.archive_tables import existing_archive
 from db.archives.catalog import Catalog
@@ -25,6 +30,7 @@ from db.archives.contents import KEYS_A_QUERY, ArchivedRow, Record
 from db.archives.hashing import row_hash
 from db.archives.keys import Key, key_columns, key_text
 from db.archives.rows import ByKeys, Proof, ProofFailed
+from db.python_types import python_type
 
 Types = Mapping[str, Mapping[str, str]]
 """Table -> column -> type, in the database's own words."""
@@ -83,15 +89,18 @@ async def _move(
         raise ValueError(f"{table.fullname} has no archive: declare archive_table() beside its model")
     dialect, chosen = session.get_bind().dialect.name, ByKeys(keys)
     there, left = chosen.of(table, dialect), chosen.of(archive, dialect)
+    columns = _written(table)
     source = [
-        literal(changed[column.name], column.type) if column.name in changed else _filled(column, archive)
-        for column in table.columns
+        literal(changed[column.name], column.type) if column.name in changed else _filled(column, archive, dialect)
+        for column in columns
     ]
-    names = [column.name for column in table.columns]
-    copying = insert(table).from_select(names, select(*source).where(left), include_defaults=False)
+    names = [column.name for column in columns]
+    copying = _into(table).from_select(names, select(*source).where(left), include_defaults=False)
     await session.execute(copying)
-    kept = [column for column in table.columns if column.name not in changed]
-    before = await _proof(session, archive, [_filled(column, archive) for column in kept], chosen=left, types=types)
+    kept = [column for column in columns if column.name not in changed]
+    before = await _proof(
+        session, archive, [_filled(column, archive, dialect) for column in kept], chosen=left, types=types
+    )
     after = await _proof(session, table, kept, chosen=there, types=types)
     removed = await session.execute(delete(archive).where(left))
     gone = cast("CursorResult[Any]", removed).rowcount
@@ -102,7 +111,30 @@ async def _move(
         )
 
 
-def _filled(column: Column[Any], archive: Table) -> ColumnElement[Any]:
+def _written(table: Table) -> list[Column[Any]]:
+    """Return the columns that take a value; the others the database computes from these."""
+    return [column for column in table.columns if column.computed is None]
+
+
+class _OverridingInsert(Insert):
+    """An INSERT that may write into columns which are ``GENERATED ALWAYS AS IDENTITY``."""
+
+    inherit_cache = True
+
+
+@compiles(_OverridingInsert, "postgresql")
+def _overriding(statement: _OverridingInsert, compiler: Any, **kw: Any) -> str:
+    source = " SELECT " if statement.select is not None else " VALUES "
+    written = str(compiler.visit_insert(statement, **kw))
+    return written.replace(f"){source}", f") OVERRIDING SYSTEM VALUE{source}", 1)
+
+
+def _into(table: Table) -> Insert:
+    is_generated = any(column.identity is not None and column.identity.always for column in table.columns)
+    return _OverridingInsert(table) if is_generated else insert(table)
+
+
+def _filled(column: Column[Any], archive: Table, dialect: str) -> ColumnElement[Any]:
     """Return an archived value, or the default where the column came later and may not be NULL."""
     value: ColumnElement[Any] = archive.c[column.name]
     if column.nullable:
@@ -110,11 +142,17 @@ def _filled(column: Column[Any], archive: Table) -> ColumnElement[Any]:
     default: ColumnElement[Any] | None = None
     if column.default is not None and column.default.is_scalar:
         default = literal(column.default.arg, column.type)  # type: ignore[attr-defined]
-    elif column.server_default is not None and isinstance(
-        own := getattr(column.server_default, "arg", None), ClauseElement
-    ):
-        default = cast("ColumnElement[Any]", own)
+    elif (own := getattr(column.server_default, "arg", None)) is not None:
+        default = _literal(column, own, dialect) if isinstance(own, str) else own
     return value if default is None else func.coalesce(value, default).label(column.name)
+
+
+def _literal(column: Column[Any], text: str, dialect: str) -> ColumnElement[Any]:
+    """Return what ``DEFAULT 'text'`` puts into a column, in the form in which the database sums it up."""
+    is_number = python_type(column.type) in {bool, int, float, Decimal}
+    if dialect == "postgresql" or (dialect == "sqlite" and is_number):
+        return sql_cast(literal(text, String()), column.type)
+    return literal_column(text) if is_number else literal(text, String())
 
 
 async def _proof(
@@ -134,11 +172,17 @@ async def _proof(
 async def _copy(session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], changed: Mapping[str, Any]) -> None:
     by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        values = {**row.values, **changed}
+        values = _said(row, changed)
         by_columns.setdefault(tuple(values), []).append(values)
     for alike in by_columns.values():
-        await session.execute(insert(table), alike)
+        await session.execute(_into(table), alike)
     await _compare(session, table, rows, changed)
+
+
+def _said(row: ArchivedRow, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row of a file is to have in its table."""
+    written = {column.name for column in _written(row.table)}
+    return {name: value for name, value in {**row.values, **changed}.items() if name in written}
 
 
 async def _compare(
@@ -152,7 +196,7 @@ async def _compare(
     for row in rows:
         found = came.get(row.key)
         there = {} if found is None else dict(zip(names, found[width:], strict=True))
-        if different := sorted(name for name, value in {**row.values, **changed}.items() if there.get(name) != value):
+        if different := sorted(name for name, value in _said(row, changed).items() if there.get(name) != value):
             raise ProofFailed(
                 f"{table.fullname} {key_text(row.key)}: {different[0]} is not what the file says: nothing was changed"
             )

@@ -7,7 +7,7 @@ import pytest
 
 from db.connection import DatabaseManager
 from jobs.settings import JobSettings
-from tests.archive.models import graph_tables
+from tests.archive.models import GRAPH, tables_of
 from tests.databases.conftest import (
     manager,
     migrated_mariadb,
@@ -28,5 +28,5 @@ def job_settings(tmp_path: Path) -> JobSettings:
 @pytest.fixture
 async def graph(manager: DatabaseManager) -> AsyncIterator[DatabaseManager]:
     """The pool, with the tables of the graph."""
-    async with graph_tables(manager):
+    async with tables_of(manager, GRAPH):
         yield manager

@@ -67,12 +67,12 @@ CATALOG = Catalog.of(GRAPH)
 
 
 @asynccontextmanager
-async def graph_tables(manager: DatabaseManager) -> AsyncIterator[None]:
+async def tables_of(manager: DatabaseManager, metadata: MetaData) -> AsyncIterator[None]:
     """Make the tables, and drop them again."""
     async with manager.engine.begin() as connection:
-        await connection.run_sync(GRAPH.create_all)
+        await connection.run_sync(metadata.create_all)
     try:
         yield
     finally:
         async with manager.engine.begin() as connection:
-            await connection.run_sync(GRAPH.drop_all)
+            await connection.run_sync(metadata.drop_all)
