@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, MetaData, Table
+from sqlalchemy.orm import Mapper
 
 from db.base import Base
 from db.mixins import SoftDeleteMixin
@@ -24,7 +25,8 @@ class Reference:
     child_columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
     owns: bool
-    """Whether the child goes with its parent (``ON DELETE CASCADE``) even if it knows no soft deletion."""
+    """Whether the child goes with its parent even if it knows no soft deletion: it says ``ON DELETE CASCADE``, or holds
+    the columns that a subclass adds to the parent's row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +34,21 @@ class Catalog:
     """The mapped tables of one metadata."""
 
     soft_deleted: dict[str, Table]
-    """Those of the models with ``SoftDeleteMixin``, by their full name."""
+    """Those of the models with ``SoftDeleteMixin``, by their full name; not that of a subclass whose mark is in the
+    table of its parent."""
     references: tuple[Reference, ...]
     """Every foreign key between mapped tables."""
 
     @classmethod
     def of(cls, metadata: MetaData = Base.metadata) -> "Catalog":
         """Read the mapped models; those of plugins are among them once they are imported."""
-        mapped = {mapper.local_table: mapper.class_ for mapper in Base.registry.mappers}
+        mapped = {mapper.local_table: mapper for mapper in Base.registry.mappers}
         models = {
-            table: model for table, model in mapped.items() if isinstance(table, Table) and table.metadata is metadata
+            table: mapper for table, mapper in mapped.items() if isinstance(table, Table) and table.metadata is metadata
         }
         tables = sorted(models, key=lambda table: table.fullname)
-        soft = {table.fullname: table for table in tables if issubclass(models[table], SoftDeleteMixin)}
-        return cls(soft, tuple(_references(tables)))
+        soft = {table.fullname: table for table in tables if _has_mark(models[table], table)}
+        return cls(soft, tuple(_references(tables, models)))
 
     def find(self, name: str) -> Table:
         """Return the table with soft deletion of this name.
@@ -94,19 +97,26 @@ class Catalog:
         order.append(table)
 
 
-def _references(tables: list[Table]) -> Iterator[Reference]:
+def _has_mark(mapper: Mapper[Any], table: Table) -> bool:
+    return issubclass(mapper.class_, SoftDeleteMixin) and "is_deleted" in table.c
+
+
+def _references(tables: list[Table], models: dict[Table, Mapper[Any]]) -> Iterator[Reference]:
     for child in tables:
         constraints: list[Any] = sorted(child.foreign_key_constraints, key=lambda one: str(one.name))
         for constraint in constraints:
             if constraint.referred_table in tables:
-                yield _reference(child, constraint)
+                yield _reference(models[child], child, constraint)
 
 
-def _reference(child: Table, constraint: ForeignKeyConstraint) -> Reference:
+def _reference(mapper: Mapper[Any], child: Table, constraint: ForeignKeyConstraint) -> Reference:
+    child_columns = tuple(element.parent.name for element in constraint.elements)
+    is_same_row = mapper.inherits is not None and mapper.inherits.local_table is constraint.referred_table
     return Reference(
         child=child,
         parent=constraint.referred_table,
-        child_columns=tuple(element.parent.name for element in constraint.elements),
+        child_columns=child_columns,
         parent_columns=tuple(element.column.name for element in constraint.elements),
-        owns=(constraint.ondelete or "").upper() == "CASCADE",
+        owns=(constraint.ondelete or "").upper() == "CASCADE"
+        or (is_same_row and set(child_columns) == set(child.primary_key.columns.keys())),
     )

@@ -87,7 +87,8 @@ async def choose_walk(session: AsyncSession, table: Table, *, due: int, by_pages
         by_pages: whether pages will do, whose rows are not looked at one by one.
         again: whether it has been walked already, for what was left behind.
     """
-    has_index = any(next(iter(index.columns)) is table.c.deleted_at for index in table.indexes)
+    # One over expressions may have no column.
+    has_index = any(next(iter(index.columns), None) is table.c.deleted_at for index in table.indexes)
     total = 0 if has_index and again else await _estimate_rows(session, table)
     if has_index and (again or due < DENSE_SHARE * total):
         return Walk("deletions")

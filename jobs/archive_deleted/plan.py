@@ -1,5 +1,6 @@
 """What a run is to archive: tables from the models, retention from the request or the settings, drift refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -42,11 +43,10 @@ async def make_plan(request: ArchiveDeleted, catalog: Catalog) -> Plan:
         raise JobFailed("unknown_table", str(error)) from error
     tables = catalog.children_first(wanted)
     family = dict.fromkeys(member for table in tables for member in catalog.family_of(table))
-    shapes, problems = dict[str, Shape](), list[str]()
+    leaving, shapes, problems = _leaving(catalog, family), dict[str, Shape](), list[str]()
     async with get_reading_session() as session:
         for table in family:
-            # A living reference never leaves; all others may.
-            leaves = catalog.is_soft_deleted(table) or _is_owned(catalog, table)
+            leaves = table in leaving
             archived = leaves and request.destination == "tables"
             found = await find_shape(session, catalog, table, archived=archived, leaves=leaves)
             shapes[table.fullname] = found.shape
@@ -57,8 +57,13 @@ async def make_plan(request: ArchiveDeleted, catalog: Catalog) -> Plan:
     return Plan(catalog, tuple(tables), shapes)
 
 
-def _is_owned(catalog: Catalog, table: Table) -> bool:
-    return any(reference.owns for reference in catalog.references if reference.child is table)
+def _leaving(catalog: Catalog, family: Iterable[Table]) -> list[Table]:
+    """Return the tables whose rows may leave in this run; what else refers to them is a living reference."""
+    leaving = [table for table in family if catalog.is_soft_deleted(table)]
+    for parent in leaving:  # those that are found are looked at in their turn
+        owned = [reference.child for reference in catalog.references_to(parent) if reference.owns]
+        leaving += [child for child in dict.fromkeys(owned) if child not in leaving]
+    return leaving
 
 
 async def _deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSettings) -> dict[str, datetime]:
