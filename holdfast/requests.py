@@ -146,7 +146,7 @@ class ArchiveReport(JobReport):
     due: dict[str, int]
     """Rows that were due at the start."""
     kept: dict[str, int] = {}
-    """Rows that were due and stay, because living rows refer to them."""
+    """Rows that were due and stay, because living rows refer to them; in a dry run: of those that were tried."""
     kept_rows: tuple[KeptRow, ...] = ()
     """The first of them by name; see ``KEPT_ROWS_NAMED``."""
     left: dict[str, int] = {}
@@ -167,8 +167,12 @@ class ArchiveReport(JobReport):
     duration_s: float = 0.0
     rows_per_s: float = 0.0
     dry_run: bool = False
+    tried: dict[str, int] = {}
+    """In a dry run: due rows of a batch that was moved and taken back; ``kept`` and ``followed`` are about these."""
+    followed: dict[str, int] = {}
+    """In a dry run: children that went with them. Those that are due themselves are in ``due`` as well."""
     estimated_s: float | None = None
-    """In a dry run: how long it may take, from a batch that was moved and taken back."""
+    """In a dry run: how long it may take, from that batch and ``max_rows``."""
 
 
 KEPT_ROWS_NAMED = 100

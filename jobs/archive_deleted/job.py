@@ -209,7 +209,7 @@ class Archive:
                 batch.cursor, batch.counters = state.as_json(), counters
         finally:
             await keeping.end(discard=discard)
-        seconds = time.monotonic() - began
+        taken.seconds = seconds = time.monotonic() - began
         if discard:
             return taken
         self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
@@ -217,7 +217,6 @@ class Archive:
         self._next_number = max(self._next_number, keeping.last_number + 1)
         self.throttle.committed(counters["batches"])
         await self.throttle.rest(seconds)
-        taken.seconds = seconds
         return taken
 
     def _after(self, table: Table, taken: Taken) -> State:

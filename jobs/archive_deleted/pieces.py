@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 async def take_piece(
     archive: "Archive", stretch: Stretch, size: BatchSize, batch: Callable[[Stretch, Step], Awaitable[Taken]]
-) -> None:
+) -> Taken | None:
     """Take the next piece of a walk.
 
     Args:
@@ -27,6 +27,9 @@ async def take_piece(
         stretch: the piece.
         size: of the walk's batches; it hears how long this one took.
         batch: does a step in one transaction, with the cursor and the counters of whoever walks.
+
+    Returns:
+        What was done; None where a row was locked for too long, and fewer are to be taken next.
 
     Raises:
         JobFailed: a row is in the archive already.
@@ -36,9 +39,8 @@ async def take_piece(
     try:
         try:
             taken = await batch(stretch, swift)
-            size.took(taken.effort, taken.seconds, beside_others=archive.throttle.share < 1)
         except ProofFailed:
-            await batch(stretch, careful)
+            return await batch(stretch, careful)
     except DBAPIError as error:
         if is_unique_violation(error) and archive.request.destination == "tables":
             raise JobFailed(
@@ -49,6 +51,9 @@ async def take_piece(
         if not is_lock_conflict(error):
             raise
         if swift in SWIFT_STEPS:
-            await batch(stretch, careful)
-        elif not size.shrink():  # fewer rows next time; one alone that is locked for long is left
-            await batch(replace(stretch, count=1), Batch.pass_over)
+            return await batch(stretch, careful)
+        if size.shrink():
+            return None
+        return await batch(replace(stretch, count=1), Batch.pass_over)  # one alone that is locked for long is left
+    size.took(taken.effort, taken.seconds, beside_others=archive.throttle.share < 1)
+    return taken

@@ -118,3 +118,15 @@ async def test_all_kept_rows_are_counted_and_a_hundred_named(job_settings: JobSe
     report = await archive(job_settings, catalog=CATALOG, tables=("folders",), batch_rows=10)
     assert (report.moved, report.kept, report.left) == ({"folders": 0}, {"folders": 103}, {})
     assert len({row.key for row in report.kept_rows}) == 100
+
+
+async def test_a_dry_run_tells_who_would_follow_and_who_would_stay(job_settings: JobSettings) -> None:
+    lonely, full, kept = await folder(), await folder(), await folder()
+    paper = await document(full)
+    await put(REVISIONS, text="a", document_id=paper)
+    living = await document(kept, deleted=False)
+    report = await archive(job_settings, catalog=CATALOG, tables=("folders",), dry_run=True)
+    assert (report.due, report.tried) == ({"folders": 3}, {"folders": 3})
+    assert (report.followed, report.kept) == ({"documents": 1, "revisions": 1}, {"folders": 1})
+    assert [(row.key, row.by_key) for row in report.kept_rows] == [(str(kept), str(living))]
+    assert await keys(FOLDERS) == {lonely, full, kept}

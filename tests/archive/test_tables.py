@@ -121,13 +121,21 @@ async def test_a_dry_run_counts_and_estimates(destination: str, job_settings: Jo
     assert not [path for path in job_settings.archives_dir.rglob("*") if path.is_file()]
 
 
-async def test_a_row_that_is_in_the_archive_already_is_told(job_settings: JobSettings) -> None:
+async def test_a_dry_run_tries_no_more_than_the_run_may_do(job_settings: JobSettings) -> None:
+    await make_tasks(1200, deleted=range(1200))
+    for allowed, tried in ((None, 1000), (7, 7)):
+        report = await archive(job_settings, dry_run=True, max_rows=allowed)
+        assert (report.due, report.tried) == ({"tasks": 1200}, {"tasks": tried})
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_row_that_is_in_the_archive_already_is_told(dry_run: bool, job_settings: JobSettings) -> None:
     ids = await make_tasks(20, deleted=range(20))
     async with get_async_session() as session:
         marks = {ARCHIVED_AT: LONG_AGO, "archive_run_id": ids[0]}
         await session.execute(insert(TASKS_ARCHIVE).values(id=ids[7], title="of another life", **marks))
     with pytest.raises(JobFailed, match="is in its archive already; nothing of its batch was moved") as caught:
-        await archive(job_settings)
+        await archive(job_settings, dry_run=dry_run)
     assert caught.value.code == "already_archived"
     assert await count(TASKS) == 20
 
