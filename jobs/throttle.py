@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -87,8 +88,11 @@ class Throttle:
         self._marks.append((count, time.monotonic()))
         self._count = count
 
-    async def hold(self) -> None:
+    async def hold(self, until: datetime | None = None) -> None:
         """Return at once, or when the database has room again.
+
+        Args:
+            until: the job ends at this instant: it is held up no longer.
 
         Raises:
             RunInterrupted: the worker is about to stop.
@@ -104,7 +108,10 @@ class Throttle:
                 self.pauses[reason] = self.pauses.get(reason, 0) + 1
                 logger.info("paused for %s", reason, extra={"run_id": str(self._context.run_id)})
             self._context.stop_if_asked()
-            await asyncio.sleep(pause_s)
+            left_s = pause_s if until is None else (until - datetime.now(UTC)).total_seconds()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(pause_s, left_s))
             async with self._context.batch():
                 pass  # it says whether the run is still this worker's, and wanted
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -102,7 +102,7 @@ class Archive:
                 await self._look_at_the_rest(self._table(share.name))
         files = await close_files(self.context, self.plan) if self.request.destination == "files" else None
         await self.publish()
-        return make_report(self.request, Progressed(self.state, self.counters), ended_by, files)
+        return make_report(self.request, Progressed(self.timed(self.state), self.counters), ended_by, files)
 
     async def _walk(self, table: Table) -> EndedBy:
         """Walk a table from where the run stands to its end, and look whether anything is left."""
@@ -132,7 +132,7 @@ class Archive:
     async def _go(self, table: Table, share: TableState) -> EndedBy | None:
         size = self.batch_size(share.walk)
         while share.walk is not None and not share.walk.is_over:
-            await self.throttle.hold()
+            await self.throttle.hold(self.request.until)
             self.context.stop_if_asked()
             if (end := self.limit_reached()) is not None:
                 return end

@@ -81,7 +81,7 @@ async def walk_side_by_side(archive: "Archive", table: Table) -> EndedBy | None:
     """Walk a table to its end, or to that of its pages; returns why the run ends before that, if it does."""
     shares, is_over = await _open_shares(archive, table), False
     while not is_over:
-        await archive.throttle.hold()
+        await archive.throttle.hold(archive.request.until)
         archive.context.stop_if_asked()
         if (end := archive.limit_reached()) is not None:
             await _add_up(archive, table, shares, closing=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from jobs.context import RunContext
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
 from jobs.settings import JobSettings
 from jobs.throttle import Pressure, Throttle
-from tests.archive.runs import context_of, make_tasks
+from tests.archive.runs import archive, context_of, make_tasks
 from tests.databases.runs import admitted
 
 
@@ -58,6 +59,20 @@ async def test_it_does_not_pause_for_less(context: RunContext) -> None:
     throttle = Scripted(context, Pressure(lock_waits=4, replica_lag_s=5.0, free_connections=1))
     await throttle.hold()
     assert (throttle.pauses, throttle.paused_s) == ({}, 0.0)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_a_run_that_is_to_end_is_not_held_up_for_longer(
+    connections: int, job_settings: JobSettings, manager: DatabaseManager
+) -> None:
+    del manager
+    await make_tasks(5, deleted=range(5))
+    settings = job_settings.model_copy(update={"throttle_free_connections": 1000})
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
+    async with asyncio.timeout(10):
+        report = await archive(settings, until=until, connections=connections)
+    assert (report.ended_by, report.left) == ("until", {"tasks": 5})
+    assert report.paused_s > 0.0
 
 
 async def test_it_leaves_time_to_others_that_are_at_work(context: RunContext) -> None:
