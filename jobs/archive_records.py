@@ -1,7 +1,7 @@
 """What restoring and erasing share: which rows are meant, and walking through them one transaction each."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,8 @@ class Step:
     """Added to the run's notes."""
     files: TakenOut | None = None
     """What was done to files."""
+    members: Collection[Key] = ()
+    """The rows of the request's table that are done with this one, itself among them."""
 
     @property
     def old_files(self) -> Sequence[str]:
@@ -103,6 +105,7 @@ class RecordWalk:
         self.refused: list[RefusedRow] = []
         self.notes: list[str] = []
         self._next = 0
+        self._done: set[str] = set()  # rows that are still to come, and were done as members of another one's family
         self._found: FoundInFiles | None = None
         self._began = time.monotonic()
 
@@ -129,6 +132,10 @@ class RecordWalk:
         keys, tries = self.wanted.keys, 0
         while self._next < len(keys):
             key = keys[self._next]
+            if key_text(key) in self._done:
+                self._next += 1  # the next commit tells
+                await self._publish()
+                continue
             try:
                 self._found = self._found or await look(keys[self._next :])
                 await self._do(key, step, self._found)
@@ -168,11 +175,14 @@ class RecordWalk:
         self._adopt(batch)
 
     def _write(self, batch: Batch, done: Step) -> None:
+        to_come = set(self.wanted.keys[self._next + 1 :])
+        members = {key_text(key) for key in done.members}
         added = {name: batch.counters.get(name, 0) + count for name, count in done.counts.items()}
         batch.counters = batch.counters | added
         batch.cursor = {
             "next": self._next + 1,
-            "refused": [row.model_dump() for row in (*self.refused, *done.refused)],
+            "refused": [row.model_dump() for row in (*self.refused, *done.refused) if row.key not in members],
+            "done": sorted(self._done | {key_text(key) for key in done.members if key in to_come}),
             "notes": [*self.notes, *done.notes],
             "old_files": list(done.old_files),
             "elapsed_s": self.elapsed_s,
@@ -187,6 +197,7 @@ class RecordWalk:
         self._next = cursor["next"]
         self.refused = [RefusedRow.model_validate(row) for row in cursor["refused"]]
         self.notes = list(cursor["notes"])
+        self._done = set(cursor.get("done", ()))  # an older version did not tell
 
     async def _resume(self) -> None:
         checkpoint = await self.context.checkpoint()

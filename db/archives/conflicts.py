@@ -28,15 +28,18 @@ class Conflict:
     """One line: which row, what is in the way, what to do."""
 
 
-async def find_conflicts(session: AsyncSession, archives: Archives, record: Record) -> list[Conflict]:
+async def find_conflicts(
+    session: AsyncSession, archives: Archives, record: Record, brought: Iterable[ArchivedRow] = ()
+) -> list[Conflict]:
     """Return what stands in the way of a record, at most ``NAMED_AT_MOST``.
 
     Args:
         session: nothing is written.
         archives: where its rows were found.
         record: what is to come back.
+        brought: rows that are not in their tables yet, but will be before it.
     """
-    look, conflicts = _Look(session, archives, record), list[Conflict]()
+    look, conflicts = _Look(session, archives, [*record.rows, *brought]), list[Conflict]()
     for table, rows in by_table(record.rows).items():
         conflicts += await look.for_taken_keys(table, rows)
         for columns in unique_sets(table):
@@ -58,7 +61,7 @@ def by_table(rows: Iterable[ArchivedRow]) -> dict[Table, list[ArchivedRow]]:
 class _Look:
     session: AsyncSession
     archives: Archives
-    record: Record
+    coming: Sequence[ArchivedRow]
 
     async def for_taken_keys(self, table: Table, rows: Sequence[ArchivedRow]) -> list[Conflict]:
         names = [column.name for column in key_columns(table)]
@@ -91,7 +94,7 @@ class _Look:
         return conflicts
 
     async def for_missing_parents(self, reference: Reference, rows: Sequence[ArchivedRow]) -> list[Conflict]:
-        brought = {row.of(reference.parent_columns) for row in self.record.rows if row.table is reference.parent}
+        brought = {row.of(reference.parent_columns) for row in self.coming if row.table is reference.parent}
         wanted: dict[tuple[Any, ...], ArchivedRow] = {}
         for row in rows:
             values = row.of(reference.child_columns)

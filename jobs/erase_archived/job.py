@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
@@ -69,17 +70,19 @@ class Erase:
     async def look(self) -> EraseReport:
         """Say what would be erased, and what is in the way."""
         await read_types(self._catalog, self._wanted.table)
-        found, counts = await self._find_in_files(self._wanted.keys), dict[str, int]()
+        found, erased = await self._find_in_files(self._wanted.keys), dict[Table, set[Key]]()
         async with get_async_session(read_only=True) as session:
             archives = Archives(self._catalog, found.rows, lock=False)
             for key in self._wanted.keys:
+                if key in erased.get(self._wanted.table, ()):
+                    continue
                 target = await find_target(session, archives, self._wanted.table, key)
                 refused = _refused(key, target)
                 self._walk.refused += refused
                 self._walk.notes += [key_text(key)] if target.is_absent else []
                 for table, keys in target.keys.items() if not refused and not target.is_absent else ():
-                    counts[table.fullname] = counts.get(table.fullname, 0) + len(keys)
-        self._walk.counters = prefixed("erased", counts)
+                    erased.setdefault(table, set()).update(keys)
+        self._walk.counters = prefixed("erased", {table.fullname: len(keys) for table, keys in erased.items()})
         return self._report()
 
     async def _find_in_files(self, keys: Sequence[Key]) -> FoundInFiles:
@@ -113,7 +116,12 @@ class Erase:
         total = {name: counts.get(name, 0) + in_files.get(name, 0) for name in counts.keys() | in_files.keys()}
         counters = prefixed("erased", {name: count for name, count in sorted(total.items()) if count})
         notes = [key_text(key)] if target.is_absent else []
-        return Step(counters | {"listed": listed, "files": len(files.old)}, notes=notes, files=files)
+        return Step(
+            counters | {"listed": listed, "files": len(files.old)},
+            notes=notes,
+            files=files,
+            members=target.keys[self._wanted.table],
+        )
 
     def _report(self) -> EraseReport:
         return EraseReport(

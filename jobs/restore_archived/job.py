@@ -1,13 +1,14 @@
 """Bringing rows back: find each with what belongs to it, refuse on conflicts, move it in one transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
 from db.archives.conflicts import by_table, find_conflicts
-from db.archives.contents import Archives, Record
+from db.archives.contents import ArchivedRow, Archives, Record
 from db.archives.erasing import Target, erase, mapped_tables
 from db.archives.erasures import Listing, find_erasures
 from db.archives.keys import Key, key_text
@@ -67,13 +68,20 @@ class Restore:
         """Say what would come back, and what is in the way."""
         await read_types(self._catalog, self._wanted.table)
         found, counters = await self._find_in_files(self._wanted.keys), Counter[str]()
+        table, brought, refused = self._wanted.table, dict[tuple[Table, Key], ArchivedRow](), list[RefusedRow]()
         async with get_async_session(read_only=True) as session:
             archives = Archives(self._catalog, found.rows, lock=False)
             for key in self._wanted.keys:
+                if (table, key) in brought:
+                    continue
                 record = await self._find(session, archives, key)
-                refused = await self._refuse(session, archives, key, record)
-                self._walk.refused += refused
-                counters.update(_counts(record) if record is not None and not refused else {})
+                problems = await self._refuse(session, archives, key, record, brought=brought.values())
+                refused += problems
+                if record is not None and not problems:
+                    counters.update(_counts(record))
+                    brought |= {(row.table, row.key): row for row in record.rows}
+        came = {key_text(key) for one, key in brought if one is table}
+        self._walk.refused = [row for row in refused if row.key not in came]
         self._walk.counters = dict(counters)
         return self._report()
 
@@ -92,7 +100,7 @@ class Restore:
         counts = _counts(record)
         await bring_back(session, self._catalog, record, now=now(), types=self._types)
         files = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
-        return Step(counts, files=files)
+        return Step(counts, files=files, members=[row.key for row in record.rows if row.table is self._wanted.table])
 
     async def _find(self, session: AsyncSession, archives: Archives, key: Key) -> Record | None:
         root = (await archives.find(session, self._wanted.table, [key])).get(key)
@@ -101,9 +109,18 @@ class Restore:
         return await archives.record(session, root, all_children=self._request.all_children)
 
     async def _refuse(
-        self, session: AsyncSession, archives: Archives, key: Key, record: Record | None
+        self,
+        session: AsyncSession,
+        archives: Archives,
+        key: Key,
+        record: Record | None,
+        *,
+        brought: Iterable[ArchivedRow] = (),
     ) -> list[RefusedRow]:
-        """Return why a record cannot come back; children of it that were erased once are taken out of it."""
+        """Return why a record cannot come back; children of it that were erased once are taken out of it.
+
+        ``brought`` are rows of others that would be there by then.
+        """
         table = self._wanted.table
         if (erasure := (await find_erasures(session, table, [key])).get(key)) is not None:
             message = f"{table.fullname} {key_text(key)} was erased for good on {erasure.erased_at:%Y-%m-%d}"
@@ -112,7 +129,7 @@ class Restore:
             message = f"{table.fullname} {key_text(key)} is in no archive: look with: archives search {table.fullname}"
             return [_refused(key, "not_archived", message)]
         await _leave_out_erased(session, archives, record)
-        conflicts = await find_conflicts(session, archives, record)
+        conflicts = await find_conflicts(session, archives, record, brought)
         return [_refused(key, conflict.code, conflict.message) for conflict in conflicts]
 
     def _report(self) -> RestoreReport:

@@ -13,6 +13,7 @@ from db.models import TASKS_ARCHIVE, ArchivePart, Erasure, Task
 from holdfast.requests import EraseArchived, EraseReport
 from jobs.archive_files import FileSearch, FoundInFiles, lines_of, list_parts
 from jobs.erase_archived import erase_archived
+from jobs.outcomes import RunInterrupted
 from jobs.settings import JobSettings
 from tests.archive.models import (
     CATALOG,
@@ -121,6 +122,30 @@ async def test_a_dry_run_changes_nothing(graph: DatabaseManager, job_settings: J
     assert report.erased == {"folders": 2, "documents": 2, "revisions": 4}
     assert (await on_the_list(), await count(FOLDERS)) == (set(), 2)
     assert str(made.document) in await text_of_files(job_settings)
+
+
+@pytest.mark.parametrize("destination", [*DESTINATIONS, None])
+@pytest.mark.parametrize("child_first", [False, True])
+async def test_a_child_that_is_named_beside_its_parent_is_counted_once(
+    graph: DatabaseManager, child_first: bool, destination: str | None, job_settings: JobSettings
+) -> None:
+    made = await make_graph()
+    if destination is not None:
+        await archive(job_settings, catalog=CATALOG, destination=destination)
+    named = (made.folder, made.outer) if child_first else (made.outer, made.folder)
+    for dry_run in (True, False):
+        report = await erase(job_settings, *named, table="folders", catalog=CATALOG, dry_run=dry_run)
+        assert (report.erased, report.absent) == ({"folders": 2, "documents": 2, "revisions": 4}, ())
+    assert report.listed == 8
+
+
+async def test_a_run_that_is_interrupted_knows_who_is_erased(graph: DatabaseManager, job_settings: JobSettings) -> None:
+    made, given = await make_graph(), await admitted("ada")
+    request = EraseArchived(table="folders", ids=(str(made.outer), str(made.folder)), reason="asked for")
+    with pytest.raises(RunInterrupted):
+        await erase_archived(context_of(given, job_settings, should_stop=lambda: True), request, catalog=CATALOG)
+    report = await erase_archived(context_of(given, job_settings), request, catalog=CATALOG)
+    assert (report.erased, report.absent) == ({"folders": 2, "documents": 2, "revisions": 4}, ())
 
 
 async def test_what_a_backup_brings_back_is_erased_again(graph: DatabaseManager, job_settings: JobSettings) -> None:

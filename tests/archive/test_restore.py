@@ -9,7 +9,9 @@ from sqlalchemy import Table, delete, insert, select, update
 from db.archive_tables import OWN_COLUMNS
 from db.connection import DatabaseManager, get_async_session
 from db.models import TASKS_ARCHIVE, ArchivePart, Task, User
-from jobs.outcomes import JobFailed
+from holdfast.requests import RestoreArchived
+from jobs.outcomes import JobFailed, RunInterrupted
+from jobs.restore_archived import restore_archived
 from jobs.settings import JobSettings
 from tests.archive.models import (
     CATALOG,
@@ -21,7 +23,8 @@ from tests.archive.models import (
     REVISIONS_ARCHIVE,
 )
 from tests.archive.returns import Graph, archive, make_graph, restore
-from tests.archive.runs import count, make_tasks, rows_of
+from tests.archive.runs import context_of, count, make_tasks, rows_of
+from tests.databases.runs import admitted
 
 TASKS = cast("Table", Task.__table__)
 DESTINATIONS = ("tables", "files")
@@ -138,6 +141,28 @@ async def test_a_dry_run_says_what_would_come_back(made: Graph, job_settings: Jo
     assert (report.restored, report.stayed) == ({"folders": 2, "documents": 1, "revisions": 2}, {"documents": 1})
     assert [row.code for row in report.refused] == ["not_archived"]
     assert await count(FOLDERS) == 0
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+@pytest.mark.parametrize("child_first", [False, True])
+async def test_a_child_that_is_named_beside_its_parent_comes_back_with_it(
+    child_first: bool, destination: str, made: Graph, job_settings: JobSettings
+) -> None:
+    await archive(job_settings, catalog=CATALOG, destination=destination)
+    named = (made.folder, made.outer) if child_first else (made.outer, made.folder)
+    for dry_run in (True, False):
+        report = await restore(job_settings, *named, table="folders", catalog=CATALOG, dry_run=dry_run)
+        assert (report.restored, report.refused) == ({"folders": 2, "documents": 1, "revisions": 2}, ())
+    assert set(await rows_of(FOLDERS)) == {made.outer, made.folder}
+
+
+async def test_a_run_that_is_interrupted_knows_who_has_come_back(made: Graph, job_settings: JobSettings) -> None:
+    await archive(job_settings, catalog=CATALOG)
+    given, request = await admitted("ada"), RestoreArchived(table="folders", ids=(str(made.outer), str(made.folder)))
+    with pytest.raises(RunInterrupted):
+        await restore_archived(context_of(given, job_settings, should_stop=lambda: True), request, catalog=CATALOG)
+    report = await restore_archived(context_of(given, job_settings), request, catalog=CATALOG)
+    assert (report.restored, report.refused) == ({"folders": 2, "documents": 1, "revisions": 2}, ())
 
 
 @pytest.mark.parametrize("destination", DESTINATIONS)
