@@ -7,12 +7,14 @@ from difflib import get_close_matches
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy import ColumnElement, Enum, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT, existing_archive
 from db.archives.keys import Key, key_columns
 from db.archives.reading import read_value
+from db.python_types import python_type
 
 Operator = Literal["=", "~", ">=", "<"]
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
@@ -80,8 +82,10 @@ def read_condition(table: Table, text: str) -> Condition:
         advice = f"did you mean {near[0]}?" if near else f"those are {', '.join(table.c.keys())}"
         raise ConditionError(f"{name[:100]!r} is no column of {table.fullname}: {advice}")
     column = table.c[name]
+    if python_type(column.type) in {dict, list}:
+        raise ConditionError(f"{name}{operator}{value[:60]}: {name} holds JSON or a list: ask for another column")
     if operator == "~":
-        if not _is_text(table, name):
+        if not _is_text(column.type):
             raise ConditionError(f"{name}~{value[:60]}: {name} is no text: write {name}=VALUE")
         return Condition(name, "~", value)
     return Condition(name, "=", _read(name, column.type, value))
@@ -97,12 +101,9 @@ def _split(text: str) -> tuple[str, str, str]:
     return text[:place], text[place], text[place + 1 :]
 
 
-def _is_text(table: Table, name: str) -> bool:
-    try:
-        value = read_value(table.c[name].type, "text")
-    except (ValueError, TypeError, ArithmeticError):
-        return False
-    return type(value) is str
+def _is_text(kind: TypeEngine[Any]) -> bool:
+    base = kind.impl_instance if isinstance(kind, TypeDecorator) else kind
+    return python_type(kind) is str and not isinstance(base, Enum)  # a native one is compared as a whole
 
 
 def _read(name: str, kind: Any, text: str) -> Any:

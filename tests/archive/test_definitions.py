@@ -1,17 +1,34 @@
 """What an archive table is made of, which tables there are, and keys as text."""
 
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, String, Table, UniqueConstraint, Uuid
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Enum,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.types import TypeEngine
 
 from db.archive_tables import archive_parts, archive_table, existing_archive
 from db.archives.catalog import Catalog, UnknownTable
 from db.archives.keys import KeyTextError, key_text, parse_key
+from db.archives.searching import ConditionError, read_condition
 from db.models import TASKS_ARCHIVE, Task
 from db.types import UtcDateTime
 from tests.archive.hostile import HOSTILE_NAMES
@@ -101,3 +118,21 @@ def test_instants_come_back(key: datetime) -> None:
 def test_what_is_no_key_is_refused(table: Table, text: str) -> None:
     with pytest.raises(KeyTextError, match=rf"is no key of {table.name}: it must be "):
         parse_key(table, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (JSON(), "x=1"),
+        (JSON(), "x~1"),
+        (ARRAY(Integer()), "x=1"),
+        (ARRAY(Integer()), "x~1"),
+        (Enum("a", "b"), "x~a"),
+        (LargeBinary(), "x~a"),
+        (INET(), "x~a"),
+    ],
+)
+def test_what_a_type_cannot_be_asked_is_refused(kind: TypeEngine[Any], text: str) -> None:
+    table = Table("odd", MetaData(), Column("id", Integer(), primary_key=True), Column("x", kind))
+    with pytest.raises(ConditionError, match=rf"^{text}: x (holds|is no text)"):
+        read_condition(table, text)

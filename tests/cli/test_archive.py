@@ -212,6 +212,8 @@ WRONG = {
     "archives search tasks status=LOST": "status=LOST: status takes no such value",
     "archives search tasks is_deleted=maybe": "is_deleted=maybe: is_deleted takes no such value",
     "archives search tasks is_deleted~x": "is_deleted~x: is_deleted is no text: write is_deleted=VALUE",
+    "archives search tasks tags~one": "tags~one: tags holds JSON or a list: ask for another column",
+    "archives search tasks tags=one": "tags=one: tags holds JSON or a list: ask for another column",
 }
 
 
