@@ -12,7 +12,8 @@ from db.errors import DatabaseUnavailable, first_line
 from db.plugins import PluginError, database_plugins
 from db.repositories import job_run
 from db.urls import is_in_memory, masked
-from jobs.registry import load_jobs
+from jobs.archive_deleted.plan import RETENTIONS, unknown_retentions
+from jobs.catalogs import open_catalog
 from worker import redis_server
 from worker.redis_url import make_client
 from worker.settings import Settings
@@ -101,14 +102,18 @@ def _folders(settings: Settings) -> list[Problem]:
 
 def _plugins(settings: Settings) -> list[Problem]:
     try:
-        load_jobs(settings)
+        catalog = open_catalog(settings)
         database_plugins(settings.holdfast_plugins)
     except PluginError as error:
         place, _, words = str(error).partition(": ")
         setting, _, name = place.partition("=")
         rule, _, advice = words.rpartition("; ")
         return [Problem(setting, name, rule, advice)]
-    return []
+    found = []
+    for table, unknown in unknown_retentions(settings, catalog):
+        rule, _, advice = str(unknown).partition(": ")
+        found.append(Problem(RETENTIONS, table, rule, advice))
+    return found
 
 
 async def _database(settings: Settings) -> list[Problem]:

@@ -17,6 +17,8 @@ from jobs.archive_deleted.state import State, TableState
 from jobs.outcomes import JobFailed
 from jobs.settings import JobSettings
 
+RETENTIONS = "ARCHIVE_RETENTION_DAYS_BY_TABLE"
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -66,10 +68,24 @@ def _leaving(catalog: Catalog, family: Iterable[Table]) -> list[Table]:
     return leaving
 
 
+def unknown_retentions(settings: JobSettings, catalog: Catalog) -> list[tuple[str, UnknownTable]]:
+    """Return the names in ``ARCHIVE_RETENTION_DAYS_BY_TABLE`` that no table has: rows would leave before their time."""
+    unknown = []
+    for name in settings.archive_retention_days_by_table:
+        try:
+            catalog.find(name)
+        except UnknownTable as error:
+            unknown.append((name, error))
+    return unknown
+
+
 async def _deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSettings) -> dict[str, datetime]:
     """Return for each table the instant before which a row must have been deleted, by the database's clock."""
     if request.deleted_before is not None:
         return {table.fullname: request.deleted_before for table in plan.tables}
+    if request.older_than_days is None and (unknown := unknown_retentions(settings, plan.catalog)):
+        name, error = unknown[0]
+        raise JobFailed("unknown_table", f"{RETENTIONS}={name}: {error}; no row was moved")
     async with get_reading_session() as session:
         now = await database_now(session)
     days = {
@@ -82,7 +98,11 @@ async def _deletion_limits(request: ArchiveDeleted, plan: Plan, settings: JobSet
 
 
 async def first_state(settings: JobSettings, request: ArchiveDeleted, plan: Plan) -> State:
-    """Return where a run begins: what is due in each table, and since when."""
+    """Return where a run begins: what is due in each table, and since when.
+
+    Raises:
+        JobFailed: the settings say when rows are due, and name a table that there is not.
+    """
     limits = await _deletion_limits(request, plan, settings)
     async with get_reading_session() as session:
         due = {table.fullname: await count_due(session, table, limits[table.fullname]) for table in plan.tables}

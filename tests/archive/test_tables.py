@@ -91,6 +91,17 @@ async def test_days_of_one_table(job_settings: JobSettings) -> None:
     assert (await archive(settings)).moved == {"tasks": 10}
 
 
+async def test_days_of_a_table_that_there_is_not_are_named_before_rows_leave_too_early(
+    job_settings: JobSettings,
+) -> None:
+    await make_tasks(3, deleted=range(3))
+    settings = job_settings.model_copy(update={"archive_retention_days_by_table": {"taskss": 100_000.0}})
+    with pytest.raises(JobFailed, match=r"^ARCHIVE_RETENTION_DAYS_BY_TABLE=taskss: .* did you mean tasks\?; no row"):
+        await archive(settings)
+    assert await count(TASKS) == 3
+    assert (await archive(settings, older_than_days=1)).moved == {"tasks": 3}
+
+
 async def test_deleted_before_an_instant(job_settings: JobSettings) -> None:
     await make_tasks(70, deleted=range(70))  # seven in each second
     assert (await archive(job_settings, deleted_before=LONG_AGO + timedelta(seconds=3))).moved == {"tasks": 21}

@@ -48,6 +48,7 @@ def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytes
         "HEARTBEAT_TIMEOUT_S": "3",
         "HOLDFAST_DATA_DIR": f"{tmp_path}/file/data",
         "IMPORT_ROOTS": f"{tmp_path}:{tmp_path}/nothing",
+        "ARCHIVE_RETENTION_DAYS_BY_TABLE": '{"taskss": 365, "tasks": 365}',
         "DATABASE_URL": f"postgresql://u:canary@127.0.0.1:{database_port}/x",
         "REDIS_URL": f"redis://:canary@127.0.0.1:{redis_port}/0",
     }
@@ -59,11 +60,13 @@ def test_other_problems_are_named_all_at_once(tmp_path: Path, monkeypatch: pytes
     assert set(found) == set(settings)
     assert found["IMPORT_ROOTS"]["value"] == f"{tmp_path}/nothing"
     assert found["MAX_JOBS"]["advice"] == "raise the pool or lower MAX_JOBS"
+    retention = found["ARCHIVE_RETENTION_DAYS_BY_TABLE"]
+    assert (retention["value"], retention["advice"]) == ("taskss", "did you mean tasks?")
     assert "canary" not in ended.out + ended.err
     ended = invoke("check")
     assert ended.code == 1
-    assert len(ended.out.splitlines()) == 6
-    assert ended.err == "6 problems\n"
+    assert len(ended.out.splitlines()) == 7
+    assert ended.err == "7 problems\n"
 
 
 def test_sentinels_that_are_away(monkeypatch: pytest.MonkeyPatch) -> None:
