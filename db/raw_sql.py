@@ -29,3 +29,11 @@ def bound(sql: str, params: Mapping[str, Any]) -> TextClause:
             raise ValueError(f"{name} is an empty list, and IN takes at least one value: leave the statement out")
         lists.append(bindparam(name, expanding=True))
     return statement.bindparams(*lists)
+
+
+def stand_in_text(*names: str) -> bool:
+    """Whether names can be written into a statement for ``text()``, which takes a colon for the begin of a parameter.
+
+    A percent sign comes out doubled, for it is doubled where the name is quoted and again with the statement.
+    """
+    return not any(character in name for name in names for character in ":%\\")

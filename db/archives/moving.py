@@ -31,6 +31,7 @@ from db.archive_tables import ARCHIVE_RUN_ID, OWN_COLUMNS
 from db.archives.hashing import row_hash
 from db.archives.keys import key_columns
 from db.archives.rows import AnySelect, ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp
+from db.raw_sql import stand_in_text
 from db.run_sessions import MYSQL_DIALECTS
 from db.types import UtcDateTime, UUIDType
 
@@ -125,7 +126,8 @@ async def delete_proved(session: AsyncSession, shape: Shape, chosen: Chosen, kep
 
 def _removing(shape: Shape, chosen: Chosen, dialect: str) -> Executable:
     keys = key_columns(shape.table)
-    if dialect not in MYSQL_DIALECTS or not isinstance(chosen, ByKeys) or len(keys) > 1:
+    is_simple = len(keys) == 1 and stand_in_text(shape.table.fullname, keys[0].name)
+    if dialect not in MYSQL_DIALECTS or not isinstance(chosen, ByKeys) or not is_simple:
         return delete(shape.table).where(chosen.of(shape.table, dialect))
     # A range of keys is read on to the row behind it, and where most rows are to go even the whole table: it would wait
     # for rows that others have locked. So the keys are looked up without a lock, and then each row by its whole key.

@@ -18,6 +18,7 @@ from db.archives.keys import key_columns, key_text, parse_key
 from db.archives.rows import Proof, ProofFailed, Shape, Stamp
 from db.archives.walks import Stretch, Walk
 from db.past_orm import execute_past_orm
+from db.raw_sql import stand_in_text
 from db.types import UtcDateTime, UUIDType
 
 _COPY = (
@@ -39,9 +40,9 @@ this one's walk: in the order of the key its own come first, and neither sum nor
 
 
 def has_ranges(shape: Shape, walk: Walk, dialect: str) -> bool:
-    """Whether a walk of this table can be moved by ranges: by its key, of one column, into its archive."""
-    is_simple = len(shape.table.primary_key) == 1 and shape.archive is not None
-    return dialect in {"mysql", "mariadb"} and walk.kind == "keys" and is_simple
+    """Whether a walk of this table can be moved by ranges: by its key, of one plain column, into its archive."""
+    is_simple = len(shape.table.primary_key) == 1 and stand_in_text(shape.table.fullname, *shape.names)
+    return dialect in {"mysql", "mariadb"} and walk.kind == "keys" and shape.archive is not None and is_simple
 
 
 async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stamp: Stamp) -> tuple[Proof, Walk]:

@@ -11,14 +11,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.archive_tables import archive_table
 from db.archives.catalog import Catalog
-from db.base import SoftDeleteModel
+from db.base import Base, SoftDeleteModel
 from db.connection import DatabaseManager, get_async_session
+from db.mixins import SoftDeleteMixin
 from db.types import NAMING_CONVENTION
 from holdfast.ids import uuid7
 from jobs.settings import JobSettings
 from tests.archive.models import tables_of
 from tests.archive.returns import archive, restore
-from tests.archive.runs import LONG_AGO, rows_of
+from tests.archive.runs import LONG_AGO, count, rows_of
 
 COLUMNS = MetaData(naming_convention=NAMING_CONVENTION)
 MARKS = {"is_deleted": True, "deleted_at": LONG_AGO}
@@ -51,8 +52,30 @@ class Label(SoftDeleteModel):
     words: Mapped[str] = mapped_column(server_default=text("'as it is'"))
 
 
+class Sample(SoftDeleteMixin, Base):
+    """With names that mean something else in a statement as text."""
+
+    __tablename__ = "samples"
+    metadata = COLUMNS
+
+    id: Mapped[int] = mapped_column("no:%", primary_key=True, autoincrement=False)
+    rate: Mapped[int] = mapped_column("rate:before %")
+
+
+class Measure(SoftDeleteMixin, Base):
+    """With such a name, but a plain key."""
+
+    __tablename__ = "measures"
+    metadata = COLUMNS
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    share: Mapped[int] = mapped_column("share %:run_id")
+
+
 ARTICLES, LABELS = (cast("Table", model.__table__) for model in (Article, Label))
+ODD_NAMES = [cast("Table", model.__table__) for model in (Sample, Measure)]
 _, LABELS_ARCHIVE = map(archive_table, (ARTICLES, LABELS))
+ODD_ARCHIVES = [archive_table(table) for table in ODD_NAMES]
 CATALOG = Catalog.of(COLUMNS)
 
 
@@ -95,3 +118,15 @@ async def test_columns_that_came_later_get_their_default(job_settings: JobSettin
     assert (report.restored, report.refused) == ({"labels": 1}, ())
     row = (await rows_of(LABELS))[key]
     assert {name: row[name] for name in later} == {name: before[name] for name in later}
+
+
+@pytest.mark.parametrize("destination", ["tables", "files"])
+@pytest.mark.parametrize("table", ODD_NAMES, ids=str)
+async def test_names_of_columns_are_only_names(table: Table, destination: str, job_settings: JobSettings) -> None:
+    key, other = (column.name for column in table.columns if column.name not in MARKS)
+    async with get_async_session() as session:
+        await session.execute(insert(table), [{key: number, other: 7, **MARKS} for number in range(300)])
+    report = await archive(job_settings, catalog=CATALOG, tables=(table.name,), destination=destination)
+    assert (report.moved, report.left, await count(table)) == ({table.name: 300}, {}, 0)
+    back = await restore(job_settings, 3, 5, table=table.name, catalog=CATALOG)
+    assert (back.restored, back.refused, await count(table)) == ({table.name: 2}, (), 2)
