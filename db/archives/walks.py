@@ -12,16 +12,37 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Literal
 
-from sqlalchemy import Column, ColumnElement, Table, and_, func, literal, or_, select, text, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Table,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.keys import Key, key_columns, key_text, parse_key
 from db.archives.rows import ByDeletions, ByPages, Chosen, is_due
+from db.python_types import python_type
 from db.run_sessions import MYSQL_DIALECTS
 
 WalkKind = Literal["pages", "keys", "deletions"]
 DENSE_SHARE = 0.05
 """From this share of due rows on, the table is walked in its own order."""
+MEASURED_ROWS = 20
+PLACED_ROWS = 1_000
+SHORT_BYTES = 16
+"""What a column takes about, besides a long value."""
+_LONG = {str, bytes, dict, list, object}
 _TID_RANGES_SINCE = (14, 0)
 _BEFORE_ALL = datetime(1000, 1, 1, tzinfo=UTC)
 """Nothing that the models hold is older."""
@@ -96,6 +117,36 @@ async def choose_walk(session: AsyncSession, table: Table, *, due: int, by_pages
     if not by_pages or dialect.name != "postgresql" or (dialect.server_version_info or (0,)) < _TID_RANGES_SINCE:
         return Walk("keys")
     return Walk("pages", pages=await _count_pages(session, table))
+
+
+async def count_within(session: AsyncSession, stretch: Stretch, most_bytes: int) -> int:
+    """Return how many pages or rows of a walk hold about so many bytes, as the first due rows do; at least one.
+
+    Looked at are the values as they are read: what a database has packed, or keeps apart from the row, counts in full.
+
+    Args:
+        session: nothing is written.
+        stretch: where the walk stands.
+        most_bytes: how many.
+    """
+    table, due = stretch.table, is_due(stretch.table, stretch.before)
+    first = select(_width(table).label("width")).where(due).limit(MEASURED_ROWS).subquery()
+    width = (await session.execute(select(func.avg(first.c.width)))).scalar_one()
+    count = most_bytes / max(float(width or 0), 1.0)
+    if stretch.walk.kind == "pages":
+        page: ColumnElement[Any] = literal_column("(ctid::text::point)[0]").label("page")
+        places = select(page).select_from(table).where(due).limit(PLACED_ROWS).subquery()
+        counts = select(func.count(), func.count(places.c.page.distinct()))
+        rows, pages = (await session.execute(counts)).one()
+        count *= pages / max(rows, 1)
+    return max(1, int(count))
+
+
+def _width(table: Table) -> ColumnElement[Any]:
+    kinds = {column: python_type(column.type) for column in table.columns}
+    long = [column if kind is bytes else cast(column, Text()) for column, kind in kinds.items() if kind in _LONG]
+    lengths: list[ColumnElement[Any]] = [func.coalesce(func.length(one), 0, type_=Integer()) for one in long]
+    return sum(lengths, start=literal(SHORT_BYTES * len(kinds), Integer()))
 
 
 async def choose_rows(session: AsyncSession, stretch: Stretch) -> tuple[list[Key], Walk]:

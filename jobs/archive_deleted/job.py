@@ -9,7 +9,7 @@ from sqlalchemy import Table
 
 from db.archives.catalog import Catalog
 from db.archives.rows import ProofFailed, Stamp, count_due
-from db.archives.walks import Stretch, Walk, choose_walk
+from db.archives.walks import Stretch, Walk, choose_walk, count_within
 from db.connection import get_manager, get_reading_session
 from db.mixins import now
 from holdfast.progress import Progress
@@ -32,6 +32,8 @@ from jobs.throttle import Throttle
 MOST_WALKS = 3
 """How often a table is walked for what was locked or moved in the meantime."""
 MOST_ROWS = 10_000
+MOST_BYTES = 16 * 1024 * 1024
+"""About so much one batch may hold: PostgreSQL gives no text of more than 1 GB, and it passes through memory."""
 FIRST_PAGES = 32
 FIRST_DELETIONS = 500
 WAY_OUT = "set ARCHIVE_DIR to a folder that the worker may write"
@@ -130,7 +132,7 @@ class Archive:
         return "done"
 
     async def _go(self, table: Table, share: TableState) -> EndedBy | None:
-        size = self.batch_size(share.walk)
+        size = await self.batch_size(table)
         while share.walk is not None and not share.walk.is_over:
             await self.throttle.hold(self.request.until)
             self.context.stop_if_asked()
@@ -254,16 +256,21 @@ class Archive:
     def _folder(self) -> Path:
         return self.context.settings.archives_dir / str(self.context.run_id)
 
-    def batch_size(self, walk: Walk | None) -> BatchSize:
-        """Return the size of a walk's batches."""
+    async def batch_size(self, table: Table) -> BatchSize:
+        """Return the size of the batches of a table's walk."""
         if self.request.batch_rows is not None:
             return BatchSize(self.request.batch_rows, target_s=None)
-        target_s = self.request.batch_target_ms / 1000
-        if walk is not None and walk.kind == "pages":
-            return BatchSize(MOST_ROWS, target_s=target_s, first=FIRST_PAGES, least=4)
-        if walk is not None and walk.kind == "deletions":
-            return BatchSize(MOST_ROWS, target_s=target_s, first=FIRST_DELETIONS)
-        return BatchSize(MOST_ROWS, target_s=target_s)
+        share, target_s = self.state.of(table.fullname), self.request.batch_target_ms / 1000
+        if share.walk is None:
+            return BatchSize(MOST_ROWS, target_s=target_s)
+        async with get_reading_session() as session:
+            within = await count_within(session, Stretch(table, share.walk, share.before, count=0), MOST_BYTES)
+        most = min(MOST_ROWS, within)
+        if share.walk.kind == "pages":
+            return BatchSize(most, target_s=target_s, first=FIRST_PAGES, least=4)
+        if share.walk.kind == "deletions":
+            return BatchSize(most, target_s=target_s, first=FIRST_DELETIONS)
+        return BatchSize(most, target_s=target_s)
 
     def _rows_allowed(self, count: int) -> int:
         if self.request.max_rows is None:

@@ -11,6 +11,7 @@ cancellation, say) gets it. Each session has a name of its own, by which it is f
 
 import asyncio
 import time
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -113,8 +114,6 @@ async def _stored_shares(run_id: UUID) -> list[Share]:
 
 async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
     run_id, known = archive.context.run_id, archive.state.of(table.fullname)
-    walk = known.walk
-    assert walk is not None  # noqa: S101 - a walk has begun
     shares = await _stored_shares(run_id)
     if not shares:
         pieces = await _split(table, known, archive.request.connections)
@@ -124,8 +123,9 @@ async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
             rows = [{"run_id": run_id, "number": one.number, "cursor": one.cursor(), "counters": {}} for one in shares]
             await batch.session.execute(insert(JobRunRange), rows)
             batch.cursor, batch.counters = archive.state.as_json(), archive.counters
+    size = await archive.batch_size(table)
     for share in shares:
-        share.size = archive.batch_size(walk)
+        share.size = copy(size)
     return shares
 
 
