@@ -73,16 +73,27 @@ def archive_parts(
 
 
 def _copy(column: Column[Any], *, is_key: bool) -> Column[Any]:
-    return Column(column.name, _bare(column.type), nullable=not is_key, autoincrement=False)
+    # What is looked for by a row's own values has to take the same ones; of all else the text will do, for a label may
+    # have gone from the model.
+    members = is_key or bool(column.foreign_keys)
+    return Column(column.name, _bare(column.type, members=members), nullable=not is_key, autoincrement=False)
 
 
-def _bare(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return the type without what it brings along: a CHECK constraint, or a type that is to be created."""
+def _bare(kind: TypeEngine[Any], *, members: bool) -> TypeEngine[Any]:
+    """Return the type without what it brings along: a CHECK constraint, or a type that is to be created.
+
+    Args:
+        kind: the type.
+        members: whether the values of an enum are its members and not their texts.
+    """
     if not isinstance(kind, Enum):
         return kind
-    if not kind.native_enum:
+    members = members and kind.enum_class is not None
+    if not (kind.native_enum or members):
         return String(kind.length)
-    values = [str(value) for value in kind.enums]
-    return Enum(*values, name=kind.name, native_enum=True).with_variant(
-        postgresql.ENUM(*values, name=kind.name, create_type=False), "postgresql"
-    )
+    values: tuple[Any, ...] = (kind.enum_class,) if members else tuple(map(str, kind.enums))
+    more: dict[str, Any] = {"name": kind.name, "values_callable": kind.values_callable if members else None}
+    if not kind.native_enum:
+        return Enum(*values, native_enum=False, length=kind.length, **more)
+    of_postgresql: TypeEngine[Any] = postgresql.ENUM(*values, create_type=False, **more)
+    return Enum(*values, native_enum=True, **more).with_variant(of_postgresql, "postgresql")

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Table, literal, select
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import db.models  # noqa: F401 - registers the models
 from db.archive_tables import existing_archive
@@ -14,8 +15,9 @@ from db.archives.catalog import Catalog, UnknownTable
 from db.archives.drift import find_shape
 from db.archives.hashing import prepare
 from db.archives.keys import Key, KeyTextError, key_text, parse_key
+from db.archives.rows import ByKeys
 from db.connection import get_async_session
-from db.errors import first_line
+from db.errors import first_line, is_unstorable
 from holdfast.progress import Progress
 from holdfast.requests import RefusedRow
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
@@ -51,21 +53,35 @@ def read_names(catalog: Catalog, table: str, ids: Sequence[str]) -> Wanted:
         raise JobFailed("invalid_key", str(error)) from error
 
 
-async def read_types(catalog: Catalog, table: Table) -> dict[str, dict[str, str]]:
+async def read_types(catalog: Catalog, wanted: Wanted) -> dict[str, dict[str, str]]:
     """Return the column types of a table and of all that may belong to its rows.
 
     Raises:
-        JobFailed: a table or its archive is not what the models say; nothing has been changed.
+        JobFailed: a table or its archive is not what the models say, or an id is one that the database cannot hold;
+            nothing has been changed.
     """
     types: dict[str, dict[str, str]] = {}
     async with get_async_session(read_only=True) as session:
-        for member in catalog.family_of(table):
+        for key in wanted.keys:
+            await _try_key(session, wanted.table, key)
+        for member in catalog.family_of(wanted.table):
             has_archive = existing_archive(member) is not None
             found = await find_shape(session, catalog, member, archived=has_archive, leaves=has_archive)
             if found.problems:
                 raise JobFailed("schema_drift", f"{found.problems[0]}; nothing was changed")
             types[member.fullname] = found.shape.types
     return types
+
+
+async def _try_key(session: AsyncSession, table: Table, key: Key) -> None:
+    """Compare the table's key with it: each engine, driver and type has bounds of its own."""
+    try:
+        await session.execute(select(literal(1)).where(ByKeys([key]).of(table, session.get_bind().dialect.name)))
+    except (StatementError, OverflowError) as error:
+        if not (isinstance(error, OverflowError) or is_unstorable(error)):
+            raise
+        message = f"{key_text(key)!r} is no key of {table.fullname}: its type cannot hold it ({first_line(error)})"
+        raise JobFailed("invalid_key", message) from error
 
 
 @dataclass(slots=True)

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
-from decimal import Decimal
+from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Column, Table
 
+from db.archives.values import form_of, read_value
 from db.python_types import python_type
 
 Key = tuple[Any, ...]
@@ -42,18 +41,22 @@ def parse_key(table: Table, text: str) -> Key:
         if not isinstance(texts, list) or len(texts) != len(columns):
             raise ValueError  # noqa: TRY301 - told below, with the rest
         return tuple(_value(column, str(part)) for column, part in zip(columns, texts, strict=True))
-    except (ValueError, ArithmeticError):
+    except (ValueError, TypeError, ArithmeticError):
         names = ", ".join(f"{column.name} {python_type(column.type).__name__}" for column in columns)
         form = "one value" if len(columns) == 1 else "a JSON list"
         raise KeyTextError(f"{text!r} is no key of {table.fullname}: it must be {form} ({names})") from None
 
 
 def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    if isinstance(value, Enum):
+        return value.name  # what the column stores of it is not known here
+    form = form_of(type(value))
+    written = value if form is None else form.write(value)
+    return written if isinstance(written, str) else str(written)
 
 
 def _value(column: Column[Any], text: str) -> Any:
-    kind = python_type(column.type)
-    if kind is datetime:
-        return datetime.fromisoformat(text)
-    return kind(text) if kind in {UUID, int, Decimal} else text
+    members = getattr(column.type, "enum_class", None)
+    if members is not None and text in members.__members__:
+        return members[text]
+    return read_value(column.type, text)

@@ -1,10 +1,12 @@
 """Rows as lines of JSON, for archives in files.
 
-One object a line, columns by name: UUIDs, numerics and enums as text, times in ISO 8601 with their offset, bytes in
-base 64, durations in seconds, JSON as it is; the same from every engine. PostgreSQL writes them by itself.
+One object a line, columns by name: UUIDs and numerics as text, enums by the label that is stored, times in ISO 8601
+with their offset, bytes in base 64, durations in seconds, JSON as it is; the same from every engine. PostgreSQL writes
+them by itself.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Text, cast, func, literal_column, select
@@ -12,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.hashing import row_hash
 from db.archives.rows import Chosen, Proof, Shape
-from db.fields import json_value
+from db.archives.values import writer_of
 
 
 async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
@@ -29,12 +31,15 @@ async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tup
     hash_of = row_hash(session, columns, shape.types).label("holdfast_hash")
     query = select(*columns, hash_of).where(chosen.of(shape.table, session.get_bind().dialect.name))
     rows = (await session.execute(query, chosen.values)).all()
-    lines = [_line(shape.names, row) for row in rows]
+    writers = [(column.name, writer_of(column.type)) for column in columns]
+    lines = [_line(writers, row) for row in rows]
     return Proof(len(rows), sum(int(row.holdfast_hash) for row in rows)), "".join(lines).encode()
 
 
-def _line(names: list[str], row: Any) -> str:
-    values = {name: json_value(value) for name, value in zip(names, row[:-1], strict=True)}
+def _line(writers: list[tuple[str, Callable[[Any], Any]]], row: Any) -> str:
+    values = {
+        name: None if value is None else write(value) for (name, write), value in zip(writers, row[:-1], strict=True)
+    }
     return f"{json.dumps(values, ensure_ascii=False, separators=(',', ':'))}\n"
 
 

@@ -13,11 +13,10 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT, existing_archive
 from db.archives.keys import Key, key_columns
-from db.archives.reading import read_value
+from db.archives.values import read_value
 from db.python_types import python_type
 
 Operator = Literal["=", "~", ">=", "<"]
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 class ConditionError(ValueError):
@@ -109,9 +108,7 @@ def _is_text(kind: TypeEngine[Any]) -> bool:
 def _read(name: str, kind: Any, text: str) -> Any:
     try:
         value = read_value(kind, text)
-        if isinstance(value, bool):
-            value = _BOOLEANS[text.lower()]
-    except (ValueError, TypeError, ArithmeticError, KeyError, AttributeError):
+    except (ValueError, TypeError, ArithmeticError, AttributeError):
         raise ConditionError(f"{name}={text[:60]}: {name} takes no such value") from None
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ConditionError(f"{name}={text}: it has no offset: write it as {text}Z or {text}+01:00")

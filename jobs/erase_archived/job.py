@@ -63,13 +63,13 @@ class Erase:
 
     async def run(self) -> EraseReport:
         """Erase each row that is left, and report."""
-        await read_types(self._catalog, self._wanted.table)
+        await read_types(self._catalog, self._wanted)
         await self._walk.run(self._find_in_files, self._erase)
         return self._report()
 
     async def look(self) -> EraseReport:
         """Say what would be erased, and what is in the way."""
-        await read_types(self._catalog, self._wanted.table)
+        await read_types(self._catalog, self._wanted)
         found, erased = await self._find_in_files(self._wanted.keys), dict[Table, set[Key]]()
         async with get_async_session(read_only=True) as session:
             archives = Archives(self._catalog, found.rows, lock=False)

@@ -57,7 +57,7 @@ class Restore:
 
     async def run(self) -> RestoreReport:
         """Restore each row that is left, and report."""
-        self._types = await read_types(self._catalog, self._wanted.table)
+        self._types = await read_types(self._catalog, self._wanted)
         try:
             await self._walk.run(self._find_in_files, self._restore)
         except ProofFailed as error:
@@ -66,7 +66,7 @@ class Restore:
 
     async def look(self) -> RestoreReport:
         """Say what would come back, and what is in the way."""
-        await read_types(self._catalog, self._wanted.table)
+        await read_types(self._catalog, self._wanted)
         found, counters = await self._find_in_files(self._wanted.keys), Counter[str]()
         table, brought, refused = self._wanted.table, dict[tuple[Table, Key], ArchivedRow](), list[RefusedRow]()
         async with get_async_session(read_only=True) as session:
