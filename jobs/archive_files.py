@@ -74,7 +74,8 @@ def _rows_in_part(part: Part, table: Table, wanted: Wanted, sought: Collection[s
             values = read_line(table, line)
             if wanted(values):
                 key = tuple(values[name] for name in columns)
-                rows.append(ArchivedRow(table, key, values, part.row.written_at, (part.run_id, part.number)))
+                place = (part.run_id, part.number)
+                rows.append(ArchivedRow(table, key, values, part.row.written_at, place, line))
     except LineUnreadable as error:
         raise PartUnreadable(f"{part.folder / part.file.name}: {error}") from error
     return rows

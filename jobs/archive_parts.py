@@ -18,12 +18,12 @@ from sqlalchemy import Table, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.contents import PartName
-from db.archives.keys import Key, key_columns
-from db.archives.reading import read_line
+from db.archives.keys import Key
+from db.archives.reading import LineUnreadable, read_key
 from db.models import ArchivePart, JobRun
 from holdfast.states import LIVE_STATES
 from jobs.archive_deleted.closing import MANIFEST
-from jobs.archive_deleted.part_files import PartFile, sync_folder, write_part
+from jobs.archive_deleted.part_files import PartFile, PartUnreadable, sync_folder, write_part
 from jobs.archive_files import FoundInFiles, Part, lines_of, part_of
 from jobs.context import RunContext
 from jobs.outcomes import JobSnoozed
@@ -121,12 +121,10 @@ async def take_out(
 
 
 def _rewrite(part: Part, table: Table, keys: set[Key], context: RunContext) -> PartFile | None:
-    columns = [column.name for column in key_columns(table)]
-    kept = []
-    for line in lines_of(part):
-        values = read_line(table, line)
-        if tuple(values[name] for name in columns) not in keys:
-            kept.append(f"{line}\n")
+    try:
+        kept = [f"{line}\n" for line in lines_of(part) if read_key(table, line) not in keys]
+    except LineUnreadable as error:
+        raise PartUnreadable(f"{part.folder / part.file.name}: {error}") from error
     if not kept:
         return None
     # Not named as its archive run names files: that one removes those which it has not listed.

@@ -37,6 +37,8 @@ class ArchivedRow:
     archived_at: datetime
     part: PartName | None = None
     """The file that it lies in; None: the archive table."""
+    line: str = ""
+    """Its line there."""
 
     def of(self, columns: Sequence[str]) -> tuple[Any, ...]:
         """Return the values of some columns; those that the row had not when it was archived are None."""

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.archive_tables import OWN_COLUMNS, existing_archive
 from db.archives.catalog import Catalog
 from db.archives.rows import Shape
+from db.archives.values import no_way_back
 
 _COLUMNS = {
     "postgresql": (
@@ -46,7 +47,13 @@ class Found:
 
 
 async def find_shape(
-    session: AsyncSession, catalog: Catalog, table: Table, *, archived: bool, leaves: bool = True
+    session: AsyncSession,
+    catalog: Catalog,
+    table: Table,
+    *,
+    archived: bool,
+    leaves: bool = True,
+    to_files: bool = False,
 ) -> Found:
     """Compare a table and its archive in the database with the models, types included.
 
@@ -56,6 +63,7 @@ async def find_shape(
         table: a mapped one.
         archived: whether rows are to go into its archive.
         leaves: whether rows may leave at all; otherwise it only has to be there.
+        to_files: whether they are to go into files, which have to give them back.
     """
     types = await _column_types(session, table)
     if not types:
@@ -63,6 +71,7 @@ async def find_shape(
     if not leaves:
         return Found(Shape(table, None, types), ())
     problems = [*_unlike_the_model(table, types), *await _unknown_references(session, catalog, table)]
+    problems += _without_a_way_back(table) if to_files else ()
     archive = existing_archive(table) if archived else None
     if archived:
         problems += await _unlike_the_archive(session, table, types, archive)
@@ -75,6 +84,15 @@ def _unlike_the_model(table: Table, types: dict[str, str]) -> Iterable[str]:
         yield f"{table.fullname}.{name} is in the database but not in the model: its content would be lost; map it"
     for name in sorted(mapped - types.keys()):
         yield f"{table.fullname}.{name} is in the model but not in the database: run its migrations"
+
+
+def _without_a_way_back(table: Table) -> Iterable[str]:
+    for column in table.columns:
+        if (reason := no_way_back(column.type)) is not None:
+            yield (
+                f"{table.fullname}.{column.name}: files could not give back its values ({reason}): "
+                "archive to tables, or purge"
+            )
 
 
 async def _unknown_references(session: AsyncSession, catalog: Catalog, table: Table) -> list[str]:

@@ -1,20 +1,45 @@
 """Rows as lines of JSON, for archives in files.
 
 One object a line, columns by name: UUIDs and numerics as text, enums by the label that is stored, times in ISO 8601
-with their offset, bytes in base 64, durations in seconds, JSON as it is; the same from every engine. PostgreSQL writes
-them by itself.
+with their offset, bytes in base 64, durations in seconds, JSON as it is (``db.archives.documents``), arrays as lists;
+the same from every engine. PostgreSQL writes them by itself.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Text, cast, func, literal_column, select
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    Double,
+    Numeric,
+    Table,
+    Text,
+    case,
+    cast,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.archives.documents import as_text, document_columns, line_text
 from db.archives.hashing import row_hash
+from db.archives.reading import LineUnreadable, read_line
 from db.archives.rows import Chosen, Proof, Shape
-from db.archives.values import writer_of
+from db.archives.values import JSON_NULL, writer_of
+
+
+class NotKept(Exception):  # noqa: N818
+    """A row holds what a file could not give back; the message is one line."""
+
+    def __init__(self, table: Table, problem: str) -> None:
+        super().__init__(f"{table.fullname}: a file could not give back a row ({problem}): archive to tables, or purge")
 
 
 async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
@@ -24,42 +49,121 @@ async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tup
         session: any.
         shape: the table.
         chosen: the rows.
+
+    Raises:
+        NotKept: a row holds what its line could not give back.
     """
     if session.get_bind().dialect.name == "postgresql":
         return await _lines_of_postgresql(session, shape, chosen)
-    columns = list(shape.table.columns)
+    dialect, columns = session.get_bind().dialect, shape.table.columns
+    documents = document_columns(shape.table, dialect)
+    plain = [column for column in columns if column.name not in documents]
+    texts = [as_text(column, dialect) for column in documents.values()]
     hash_of = row_hash(session, columns, shape.types).label("holdfast_hash")
-    query = select(*columns, hash_of).where(chosen.of(shape.table, session.get_bind().dialect.name))
+    query = select(*plain, *texts, hash_of).where(chosen.of(shape.table, dialect.name))
     rows = (await session.execute(query, chosen.values)).all()
-    writers = [(column.name, writer_of(column.type)) for column in columns]
-    lines = [_line(writers, row) for row in rows]
+    line_of = _Writer(shape.table, {column.name: writer_of(column.type) for column in plain}, list(documents))
+    lines = [line_of(row) for row in rows]
     return Proof(len(rows), sum(int(row.holdfast_hash) for row in rows)), "".join(lines).encode()
 
 
-def _line(writers: list[tuple[str, Callable[[Any], Any]]], row: Any) -> str:
-    values = {
-        name: None if value is None else write(value) for (name, write), value in zip(writers, row[:-1], strict=True)
-    }
-    return f"{json.dumps(values, ensure_ascii=False, separators=(',', ':'))}\n"
+_UNFIT = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    table: Table
+    plain: dict[str, Callable[[Any], Any]]
+    """Column -> what writes its values. They come first in a row."""
+    documents: list[str]
+
+    def __call__(self, row: Any) -> str:
+        try:
+            values = zip(self.plain.items(), row, strict=False)
+            plain = _encode({name: None if value is None else write(value) for (name, write), value in values})
+            documents = zip(self.documents, row[len(self.plain) :], strict=False)
+            return ",".join([plain[:-1], *(f"{_encode(name)}:{line_text(text)}" for name, text in documents)]) + "}\n"
+        except _UNFIT as error:
+            raise NotKept(self.table, self._problem(row) or str(error)) from error
+
+    def _problem(self, row: Any) -> str | None:
+        writers = (self.plain | dict.fromkeys(self.documents, line_text)).items()
+        for (name, write), value in zip(writers, row, strict=False):
+            try:
+                if value is not None:
+                    write(value)
+            except _UNFIT as error:
+                return f"{name}: {error}"
+        return None
 
 
 async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
-    shown = [_shown(column, shape.types.get(column.name, "")).label(column.name) for column in shape.table.columns]
+    kinds = [(column, shape.types.get(column.name, "")) for column in shape.table.columns]
+    shown = [_shown(column, kind).label(column.name) for column, kind in kinds]
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
-    rows = select(*shown, hash_of).where(chosen.of(shape.table, "postgresql")).cte("due")
+    special = or_(false(), *[one for pair in kinds for one in _special(*pair)]).label("holdfast_special")
+    rows = select(*shown, hash_of, special).where(chosen.of(shape.table, "postgresql")).cte("due")
     record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
     line = cast(func.row_to_json(literal_column("record")), Text())
-    query = select(func.count(), func.sum(rows.c.holdfast_hash), func.string_agg(line, literal_column(r"E'\n'")))
+    text = func.string_agg(line, literal_column(r"E'\n'"))
+    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, func.bool_or(rows.c.holdfast_special))
     joined = rows.join(record, literal_column("true"))
-    count, checksum, lines = (await session.execute(query.select_from(joined), chosen.values)).one()
+    found = (await session.execute(query.select_from(joined), chosen.values)).one()
+    count, checksum, lines, is_special = found
+    if is_special:
+        _read_back(shape.table, lines.split("\n"))
     return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
 
 
+def _read_back(table: Table, lines: Iterable[str]) -> None:
+    try:
+        for line in lines:
+            read_line(table, line)
+    except LineUnreadable as error:
+        raise NotKept(table, error.problem or str(error)) from error
+
+
+def _special(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
+    """Yield the condition that a line has to be read back, which costs too much for each: Python has no instant without
+    an end or before Christ, no end of a day and no month in a duration."""
+    if kind.startswith(("date", "time")) and kind.endswith("[]"):
+        yield column.is_not(None)
+    elif kind.startswith(("date", "timestamp")):
+        yield column < literal_column(f"'0001-01-02'::{kind}")
+        yield column > literal_column(f"'9999-12-30'::{kind}")
+    elif kind.startswith("time"):
+        yield column == literal_column(f"'24:00:00'::{kind}")
+    elif kind.startswith("interval"):
+        yield _has_months(column)
+
+
+def _has_months(column: Column[Any]) -> ColumnElement[bool]:
+    return func.date_trunc("month", column) != literal_column("interval '0'")
+
+
 def _shown(column: Column[Any], kind: str) -> ColumnElement[Any]:
-    if kind.startswith("numeric"):
+    if kind.startswith("numeric") and "[]" not in kind:
         return cast(column, Text())
+    if kind == "real":
+        return cast(column, Double())  # with all the digits that Python sees
     if kind == "bytea":
         return func.encode(column, "base64")
     if kind.startswith("interval"):
-        return func.extract("epoch", column)
-    return column
+        return _shown_interval(column)
+    return _shown_json(column, kind) if kind in {"json", "jsonb"} else column
+
+
+def _shown_interval(column: Column[Any]) -> ColumnElement[Any]:
+    seconds = cast(cast(func.extract("epoch", column), Numeric()), Text())
+    return case((_has_months(column), cast(column, Text())), else_=seconds)
+
+
+def _shown_json(column: Column[Any], kind: str) -> ColumnElement[Any]:
+    is_null = getattr(func, f"{kind}_typeof")(column) == "null"
+    null: ColumnElement[Any] = literal_column(f"'{json.dumps(JSON_NULL)}'::{kind}")
+    shown: ColumnElement[Any] = column
+    if kind == "json":
+        # Its line breaks stand between its tokens, and all else of its text is kept.
+        shown = cast(func.translate(cast(column, Text()), literal_column(r"E'\n\r'"), "  "), JSON())
+    return case((is_null, null), else_=shown)

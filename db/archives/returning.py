@@ -1,6 +1,7 @@
 """From an archive back into the table: each row is there once, and proved to be the one that was archived."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Insert,
     String,
     Table,
+    bindparam,
     delete,
     func,
     insert,
@@ -27,9 +29,11 @@ from db.archive_tables import existing_archive
 from db.archives.catalog import Catalog
 from db.archives.conflicts import by_table
 from db.archives.contents import KEYS_A_QUERY, ArchivedRow, Record
+from db.archives.documents import WrittenJson, as_text, document_columns, read_documents, same_json
 from db.archives.hashing import row_hash
 from db.archives.keys import Key, key_columns, key_text
 from db.archives.rows import ByKeys, Proof, ProofFailed
+from db.archives.values import same_value
 from db.python_types import python_type
 
 Types = Mapping[str, Mapping[str, str]]
@@ -170,33 +174,39 @@ async def _proof(
 
 
 async def _copy(session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], changed: Mapping[str, Any]) -> None:
+    documents = document_columns(table, session.get_bind().dialect)
+    written = [_as_written(row, documents, changed) for row in rows]
     by_columns: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        values = _said(row, changed)
-        by_columns.setdefault(tuple(values), []).append(values)
-    for alike in by_columns.values():
-        await session.execute(_into(table), alike)
-    await _compare(session, table, rows, changed)
+    for row in written:
+        by_columns.setdefault(tuple(row.values), []).append({f"{name}_": value for name, value in row.values.items()})
+    for names, alike in by_columns.items():
+        types = {name: WrittenJson() if name in documents else table.c[name].type for name in names}
+        values = {name: bindparam(f"{name}_", type_=kind) for name, kind in types.items()}
+        await session.execute(_into(table).values(values), alike)
+    await _compare(session, table, written, documents)
 
 
-def _said(row: ArchivedRow, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row of a file is to have in its table."""
-    written = {column.name for column in _written(row.table)}
-    return {name: value for name, value in {**row.values, **changed}.items() if name in written}
+def _as_written(row: ArchivedRow, documents: Collection[str], changed: Mapping[str, Any]) -> ArchivedRow:
+    """Return a row of a file as it is to stand in its table, without what the database computes."""
+    names = {column.name for column in _written(row.table)}
+    values = {**row.values, **read_documents(row.line, set(documents)), **changed}
+    return replace(row, values={name: value for name, value in values.items() if name in names})
 
 
 async def _compare(
-    session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], changed: Mapping[str, Any]
+    session: AsyncSession, table: Table, rows: Sequence[ArchivedRow], documents: Mapping[str, Column[Any]]
 ) -> None:
-    condition = ByKeys([row.key for row in rows]).of(table, session.get_bind().dialect.name)
-    width = len(key_columns(table))
-    query = select(*key_columns(table), *table.columns).where(condition)
-    came = {tuple(row[:width]): row for row in await session.execute(query)}
+    dialect, keys = session.get_bind().dialect, key_columns(table)
+    condition = ByKeys([row.key for row in rows]).of(table, dialect.name)
+    shown = [as_text(column, dialect) if column.name in documents else column for column in table.columns]
+    query = select(*keys, *shown).where(condition)
+    came = {tuple(row[: len(keys)]): row for row in await session.execute(query)}
     names = [column.name for column in table.columns]
     for row in rows:
         found = came.get(row.key)
-        there = {} if found is None else dict(zip(names, found[width:], strict=True))
-        if different := sorted(name for name, value in _said(row, changed).items() if there.get(name) != value):
+        there = {} if found is None else dict(zip(names, found[len(keys) :], strict=True))
+        same = {name: same_json if name in documents else same_value for name in names}
+        if different := sorted(name for name, value in row.values.items() if not same[name](there.get(name), value)):
             raise ProofFailed(
                 f"{table.fullname} {key_text(row.key)}: {different[0]} is not what the file says: nothing was changed"
             )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.lines import read_lines
@@ -19,7 +20,7 @@ from db.archives.moving import delete_proved
 from db.archives.rows import Chosen, Proof, Shape, Stamp
 from db.archives.walks import Stretch
 from db.connection import get_reading_session
-from jobs.archive_deleted.destinations import list_parts
+from jobs.archive_deleted.destinations import KeptPart, list_parts
 from jobs.archive_deleted.part_files import PartFile, make_folder, part_name, write_part
 
 DEPTH = 2
@@ -38,7 +39,7 @@ class Place:
 class KeptAhead:
     """The keeping side of a batch whose rows stand in a file already."""
 
-    def __init__(self, place: Place, table: str, number: int, written: tuple[Proof, PartFile | None]) -> None:
+    def __init__(self, place: Place, table: Table, number: int, written: tuple[Proof, PartFile | None]) -> None:
         self._place = place
         self._table = table
         self.last_number = number
@@ -52,7 +53,8 @@ class KeptAhead:
     async def settle(self, session: AsyncSession) -> None:
         """List the file."""
         if self._part is not None:
-            await list_parts(session, self._place.stamp, [(self.last_number, self._table, self._part)])
+            part = KeptPart(self.last_number, self._table, self._proof.rows, self._part)
+            await list_parts(session, self._place.stamp, [part])
             self.counters = {"files": 1, "bytes": self._part.bytes}
 
     async def end(self, *, discard: bool) -> None:
@@ -89,7 +91,7 @@ class Ahead:
             number = first_number if last is None else last.number + 1
             self._begin(replace(stretch, walk=walk), number)
         written = self._coming.popleft()
-        kept = KeptAhead(self._place, self._shape.table.fullname, written.number, await written.task)
+        kept = KeptAhead(self._place, self._shape.table, written.number, await written.task)
         return written.stretch, kept
 
     async def end(self) -> None:

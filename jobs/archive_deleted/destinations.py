@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.archives.lines import read_lines
+from db.archives.lines import NotKept, read_lines
 from db.archives.moving import delete_proved, move
 from db.archives.rows import Chosen, Proof, Shape, Stamp
 from db.connection import get_reading_session
@@ -114,7 +114,7 @@ class KeepInFiles:
     fence: int
     first_number: int
     counters: dict[str, int] = field(default_factory=dict)
-    _writing: list[tuple[str, asyncio.Task[PartFile]]] = field(default_factory=list)
+    _writing: list[tuple[Shape, Proof, asyncio.Task[PartFile]]] = field(default_factory=list)
 
     @property
     def last_number(self) -> int:
@@ -126,7 +126,7 @@ class KeepInFiles:
         proof, lines = await read_lines(session, shape, chosen)
         if proof.rows:
             name = part_name(shape.table.fullname, self.first_number + len(self._writing), self.fence)
-            self._writing.append((shape.table.fullname, asyncio.create_task(self._write(name, lines))))
+            self._writing.append((shape, proof, asyncio.create_task(self._write(name, lines))))
         return await delete_proved(session, shape, chosen, proof)
 
     async def _write(self, name: str, lines: bytes) -> PartFile:
@@ -142,42 +142,61 @@ class KeepInFiles:
         Raises:
             OSError: the disk is full, or the folder cannot be written.
             PartUnreadable: what came back is not what was written.
+            NotKept: it has not one line for each row.
         """
-        parts = [(table, await writing) for table, writing in self._writing]
-        numbered = [(self.first_number + place, table, part) for place, (table, part) in enumerate(parts)]
-        await list_parts(session, self.stamp, numbered)
-        self.counters = {"files": len(parts), "bytes": sum(part.bytes for _, part in parts)}
+        parts = [
+            KeptPart(self.first_number + place, shape.table, proof.rows, await writing)
+            for place, (shape, proof, writing) in enumerate(self._writing)
+        ]
+        await list_parts(session, self.stamp, parts)
+        self.counters = {"files": len(parts), "bytes": sum(part.file.bytes for part in parts)}
 
     async def end(self, *, discard: bool) -> None:
         """Leave no thread behind. A file stays, unless the batch was taken back on purpose: a commit whose answer was
         lost may have taken place, and then the file holds the only copy."""
-        for _, writing in self._writing:
+        for _, _, writing in self._writing:
             with suppress(Exception):
                 part = await writing
                 if discard:
                     (self.folder / part.name).unlink(missing_ok=True)
 
 
-async def list_parts(session: AsyncSession, stamp: Stamp, parts: Sequence[tuple[int, str, PartFile]]) -> None:
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """A file that rows are to be deleted for."""
+
+    number: int
+    table: Table
+    rows: int
+    file: PartFile
+
+
+async def list_parts(session: AsyncSession, stamp: Stamp, parts: Sequence[KeptPart]) -> None:
     """Enter files into ``archive_parts``, in the transaction that deletes their rows.
 
     Args:
         session: the batch's.
         stamp: names the run.
-        parts: number, table and file of each.
+        parts: the files.
+
+    Raises:
+        NotKept: one has not one line for each row.
     """
+    for part in parts:
+        if part.file.rows != part.rows:
+            raise NotKept(part.table, f"{part.rows} rows have made {part.file.rows} lines")
     rows = [
         {
             "run_id": stamp.run_id,
-            "number": number,
-            "table_name": table,
-            "file": part.name,
-            "rows": part.rows,
-            "bytes": part.bytes,
-            "sha256": part.sha256,
+            "number": part.number,
+            "table_name": part.table.fullname,
+            "file": part.file.name,
+            "rows": part.file.rows,
+            "bytes": part.file.bytes,
+            "sha256": part.file.sha256,
             "written_at": now(),
         }
-        for number, table, part in parts
+        for part in parts
     ]
     if rows:
         await session.execute(insert(ArchivePart), rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Table
 
 from db.archives.catalog import Catalog
+from db.archives.lines import NotKept
 from db.archives.rows import ProofFailed, Stamp, count_due
 from db.archives.walks import Stretch, Walk, choose_walk, count_within
 from db.connection import get_manager, get_reading_session
@@ -68,6 +69,8 @@ async def archive_deleted(
         return await archive.run()
     except PartUnreadable as error:
         raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
+    except NotKept as error:
+        raise JobFailed("unreadable_value", f"{error}; its rows were not deleted") from error
     except FolderUnusable as error:
         raise JobFailed("folder_unusable", f"{error}: its rows were not deleted; {WAY_OUT}") from error
     except ProofFailed as error:

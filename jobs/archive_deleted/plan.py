@@ -49,8 +49,8 @@ async def make_plan(request: ArchiveDeleted, catalog: Catalog) -> Plan:
     async with get_reading_session() as session:
         for table in family:
             leaves = table in leaving
-            archived = leaves and request.destination == "tables"
-            found = await find_shape(session, catalog, table, archived=archived, leaves=leaves)
+            archived, to_files = (leaves and request.destination == name for name in ("tables", "files"))
+            found = await find_shape(session, catalog, table, archived=archived, leaves=leaves, to_files=to_files)
             shapes[table.fullname] = found.shape
             problems += found.problems
     if problems:
