@@ -191,13 +191,22 @@ def _rewrite_manifest(folder: Path, rows: Sequence[ArchivePart]) -> None:
     partial.replace(path)
 
 
-async def remove_leftovers(session: AsyncSession, context: RunContext) -> None:
-    """Remove files that earlier attempts of this run have written and never listed.
+async def begin_again(context: RunContext, old: Sequence[str]) -> None:
+    """Tidy up behind an attempt that died, before its run goes on.
 
     Args:
-        session: a transaction that has the run locked.
         context: the run.
+        old: what its last committed step has replaced.
     """
+    if old:
+        await settle(context, old)
+    if context.fence > 1:
+        async with context.batch() as batch:
+            await _remove_leftovers(batch.session, context)
+
+
+async def _remove_leftovers(session: AsyncSession, context: RunContext) -> None:
+    """Remove files that earlier attempts of this run have written and never listed; the session has the run locked."""
     folder = context.settings.archives_dir
     written = await asyncio.to_thread(lambda: list(folder.glob(f"*/*.{context.run_id.hex}-*")))
     if not written:

@@ -1,7 +1,8 @@
 """What restoring and erasing share: which rows are meant, and walking through them one transaction each."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,51 @@ from holdfast.progress import Progress
 from holdfast.requests import RefusedRow
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_files import FoundInFiles
-from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, remove_leftovers, settle
+from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, begin_again, settle
 from jobs.context import Batch, RunContext
 from jobs.outcomes import JobFailed, JobSnoozed
 
 READ_AGAIN = 5
 """How often files are read again that others change meanwhile, before these are waited for."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """How often files have been read again without getting on."""
+
+    tries: int = 0
+
+    def lose(self, error: PartsChanged) -> None:
+        """Somebody has changed them meanwhile.
+
+        Raises:
+            JobSnoozed: once more than ``READ_AGAIN`` allows.
+        """
+        self.tries += 1
+        if self.tries == READ_AGAIN:
+            raise JobSnoozed(RUN_IS_LIVE_S) from error
+
+    def renew(self) -> None:
+        """The run has got on."""
+        self.tries = 0
+
+
+@contextmanager
+def telling_of_files(done: Callable[[], str]) -> Iterator[None]:
+    """End the run where the block cannot use a file.
+
+    Args:
+        done: says what was done before.
+
+    Raises:
+        JobFailed: a file is damaged, or its folder cannot be written.
+    """
+    try:
+        yield
+    except PartUnreadable as error:
+        raise JobFailed("part_unreadable", f"{error}; {done()}") from error
+    except FolderUnusable as error:
+        raise JobFailed("folder_unusable", f"{error}; {done()}: let the worker write there") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +185,7 @@ class RecordWalk:
             JobFailed: a file is damaged; what was done before it is done.
         """
         await self._resume()
-        keys, tries = self.wanted.keys, 0
+        keys, patience = self.wanted.keys, Patience()
         while self._next < len(keys):
             key = keys[self._next]
             if key_text(key) in self._done:
@@ -153,18 +193,13 @@ class RecordWalk:
                 await self._publish()
                 continue
             try:
-                self._found = self._found or await look(keys[self._next :])
-                await self._do(key, step, self._found)
-                tries = 0
+                with telling_of_files(lambda: f"{self._next} of {len(keys)} rows were done"):
+                    self._found = self._found or await look(keys[self._next :])
+                    await self._do(key, step, self._found)
+                patience.renew()
             except PartsChanged as error:
-                self._found, tries = None, tries + 1
-                if tries == READ_AGAIN:
-                    raise JobSnoozed(RUN_IS_LIVE_S) from error
-            except PartUnreadable as error:
-                raise JobFailed("part_unreadable", f"{error}; {self._next} of {len(keys)} rows were done") from error
-            except FolderUnusable as error:
-                message = f"{error}; {self._next} of {len(keys)} rows were done: let the worker write there"
-                raise JobFailed("folder_unusable", message) from error
+                self._found = None
+                patience.lose(error)
             except IntegrityError as error:
                 name = f"{self.wanted.table.fullname} {key_text(key)}"
                 message = f"{name}: the database refused it ({first_line(error)}): look at its rules"
@@ -181,7 +216,8 @@ class RecordWalk:
             done = await step(batch, key, found)
             self._write(batch, done)
         self._adopt(batch)
-        await self._settle(done.old_files)
+        if done.old_files:
+            await settle(self.context, done.old_files)
         if done.files is not None:
             found.forget(done.files.taken, done.files.read)
 
@@ -221,14 +257,7 @@ class RecordWalk:
             self.counters = dict(checkpoint.counters)
             self._read(checkpoint.cursor)
             self._began -= float(checkpoint.cursor["elapsed_s"])
-            await self._settle(checkpoint.cursor["old_files"])
-        if self.context.fence > 1:
-            async with self.context.batch() as batch:
-                await remove_leftovers(batch.session, self.context)
-
-    async def _settle(self, old_files: Sequence[str]) -> None:
-        if old_files:
-            await settle(self.context, old_files)
+        await begin_again(self.context, checkpoint.cursor.get("old_files", []))
 
     async def _publish(self) -> None:
         total = len(self.wanted.keys)
@@ -236,8 +265,13 @@ class RecordWalk:
 
     def counted(self, prefix: str) -> dict[str, int]:
         """Return the counters below a prefix, by table."""
-        mark = f"{prefix}:"
-        return {name.removeprefix(mark): rows for name, rows in self.counters.items() if name.startswith(mark)}
+        return counted(self.counters, prefix)
+
+
+def counted(counters: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """Return the counters of a run below a prefix, by table: the other way of ``prefixed``."""
+    mark = f"{prefix}:"
+    return {name.removeprefix(mark): rows for name, rows in counters.items() if name.startswith(mark)}
 
 
 def prefixed(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:

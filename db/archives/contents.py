@@ -51,9 +51,12 @@ class RowsInFiles:
 
     copies: dict[tuple[str, Key], list[ArchivedRow]] = field(default_factory=dict)
     """By table and key, the oldest first; more than one only where somebody has copied files."""
+    _by_parent: dict[Reference, dict[tuple[Any, ...], list[ArchivedRow]]] = field(default_factory=dict)
+    """The newest copies by what they refer to; made when it is asked for, and forgotten with each change."""
 
     def add(self, row: ArchivedRow) -> None:
         """Add a row, once."""
+        self._by_parent.clear()
         known = self.copies.setdefault((row.table.fullname, row.key), [])
         if all(one.part != row.part for one in known):
             known.append(row)
@@ -61,6 +64,7 @@ class RowsInFiles:
 
     def remove(self, part: PartName, table: str, keys: Iterable[Key]) -> None:
         """Remove rows that do not lie in a file any more."""
+        self._by_parent.clear()
         for key in keys:
             copies = self.copies.get((table, key), [])
             copies[:] = [one for one in copies if one.part != part]
@@ -74,9 +78,17 @@ class RowsInFiles:
 
     def children(self, reference: Reference, parents: Iterable[tuple[Any, ...]]) -> list[ArchivedRow]:
         """Return the rows that refer to one of these parents."""
-        wanted, name = set(parents), reference.child.fullname
-        newest = [copies[-1] for (table, _), copies in self.copies.items() if table == name]
-        return [row for row in newest if row.of(reference.child_columns) in wanted]
+        if (by_parent := self._by_parent.get(reference)) is None:
+            by_parent, name = self._by_parent.setdefault(reference, {}), reference.child.fullname
+            for (table, _), copies in self.copies.items():
+                if table == name:
+                    by_parent.setdefault(copies[-1].of(reference.child_columns), []).append(copies[-1])
+        return [row for values in dict.fromkeys(parents) for row in by_parent.get(values, ())]
+
+    @property
+    def parts(self) -> dict[PartName, dict[str, set[Key]]]:
+        """All of them, by the files in which they lie: file -> table -> keys."""
+        return self.parts_of(copies[-1] for copies in self.copies.values())
 
     def parts_of(self, rows: Iterable[ArchivedRow]) -> dict[PartName, dict[str, set[Key]]]:
         """Return the files in which these rows lie, in whatever copy: file -> table -> keys."""

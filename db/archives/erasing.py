@@ -1,6 +1,7 @@
 """Deleting rows for good, wherever they lie, and again when something has brought them back.
 
-Whoever restores an archive, a backup or a copy of the database calls ``erase_again`` before anybody else sees it.
+Whoever restores an archive, a backup or a copy of the database calls ``erase_again`` before anybody else sees it, and
+has a worker do the files: ``archives erase --again``.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -126,6 +127,25 @@ async def read_cards(session: AsyncSession, catalog: Catalog, table: Table, keys
     return found
 
 
+async def read_families(
+    session: AsyncSession, catalog: Catalog, rows: Iterable[tuple[Table, Key]], *, living: bool = False
+) -> list[ArchivedRow]:
+    """Return the cards of rows that are still in their tables, and of what goes with them; nothing is locked.
+
+    Args:
+        session: nothing is written.
+        catalog: the mapped tables.
+        rows: table and key of each.
+        living: as in ``find_target``.
+    """
+    archives, cards = Archives(catalog, RowsInFiles(), lock=False), list[ArchivedRow]()
+    for table, key in rows:
+        target = await find_target(session, archives, table, key, living=living)
+        for one, keys in target.in_table:
+            cards += await read_cards(session, catalog, one, keys)
+    return cards
+
+
 async def erase(session: AsyncSession, target: Target, listing: Listing) -> tuple[dict[str, int], int]:
     """Put a row and what belongs to it on the list, and delete them from the tables and the archive tables.
 
@@ -171,19 +191,22 @@ class ErasedAgain:
     """Rows that could not be erased, one line each: living rows refer to them, or no model is mapped to their table."""
 
 
-async def erase_again(session: AsyncSession, catalog: Catalog) -> ErasedAgain:
-    """Erase what is on the list and has come back, all of it in this transaction.
+async def erase_again(session: AsyncSession, catalog: Catalog, *, files: RowsInFiles | None = None) -> ErasedAgain:
+    """Erase from the tables and the archive tables what is on the list and has come back, all in this transaction.
 
     A row that is on the list goes whether it is soft-deleted or not; what belongs to it goes, too, and on the list.
-    A backup brings back its own, older list: ``read_list`` before it is restored, ``merge_list`` after it.
+    A backup brings back its own, older list: ``read_list`` before it is restored, ``merge_list`` after it. The files of
+    archives are not touched: ``archives erase --again`` takes out of them what is on the list.
 
     Args:
         session: a transaction of the restored database.
         catalog: the mapped tables.
+        files: what was found in files, where the caller writes them anew: what belongs to it goes, too, and all of it
+            on the list.
     """
-    archives = Archives(catalog, RowsInFiles(), lock=True)
+    archives = Archives(catalog, files or RowsInFiles(), lock=True)
     erased, unreadable = dict[str, int](), list[str]()
-    pending = [one async for one in _returned(session, catalog, unreadable)]
+    pending = [one async for one in _returned(session, archives, unreadable)]
     while True:
         kept = []
         for table, key, listing in pending:
@@ -199,9 +222,26 @@ async def erase_again(session: AsyncSession, catalog: Catalog) -> ErasedAgain:
 
 
 async def _returned(
-    session: AsyncSession, catalog: Catalog, unreadable: list[str]
+    session: AsyncSession, archives: Archives, unreadable: list[str]
 ) -> AsyncIterator[tuple[Table, Key, Listing]]:
     """Yield the rows of the list that are somewhere."""
+    async for table, erasures in read_listed(session, archives.catalog, unreadable):
+        there = await find_present(session, table, list(erasures))
+        for key, one in erasures.items():
+            if key in there or archives.files.newest(table, key) is not None:
+                yield table, key, Listing(one.reason, one.erased_at, one.erased_by)
+
+
+async def read_listed(
+    session: AsyncSession, catalog: Catalog, unreadable: list[str]
+) -> AsyncIterator[tuple[Table, dict[Key, Erasure]]]:
+    """Yield the list, some hundred keys of one table at once.
+
+    Args:
+        session: nothing is written.
+        catalog: the mapped tables.
+        unreadable: gets a line for each key that is of no mapped table, or none of its table.
+    """
     tables, last = mapped_tables(catalog), UUID(int=0)
     while page := list(await session.scalars(_PAGE.where(Erasure.id > last))):
         last = page[-1].id
@@ -216,23 +256,21 @@ async def _returned(
             except KeyTextError as problem:
                 unreadable.append(f"the erasure list: {problem}")
         for table, erasures in named.items():
-            there = await _present(session, table, list(erasures))
-            for key in there:
-                one = erasures[key]
-                yield table, key, Listing(one.reason, one.erased_at, one.erased_by)
+            yield table, erasures
 
 
 _PAGE = select(Erasure).order_by(Erasure.id).limit(KEYS_A_QUERY)
 
 
-async def _present(session: AsyncSession, table: Table, keys: list[Key]) -> list[Key]:
+async def find_present(session: AsyncSession, table: Table, keys: list[Key]) -> set[Key]:
+    """Return those of these rows that are in their table or its archive table."""
     found: set[Key] = set()
     archive = existing_archive(table)
     for side in (table,) if archive is None else (table, archive):
         columns = [side.c[column.name] for column in key_columns(table)]
         query = select(*columns).where(ByKeys(keys).of(side, session.get_bind().dialect.name))
         found |= {tuple(row) for row in await session.execute(query)}
-    return [key for key in keys if key in found]
+    return found
 
 
 def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:

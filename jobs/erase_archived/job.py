@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
-from db.archives.contents import ArchivedRow, Archives, RowsInFiles
-from db.archives.erasing import Target, erase, erase_again, find_target, mapped_tables, read_cards
+from db.archives.contents import ArchivedRow, Archives
+from db.archives.erasing import Target, erase, find_target, mapped_tables, read_families
 from db.archives.erasures import Listing
 from db.archives.keys import Key, key_text
 from db.connection import get_async_session
@@ -17,6 +16,7 @@ from jobs.archive_files import FileSearch, FoundInFiles
 from jobs.archive_parts import lock_parts, take_out
 from jobs.archive_records import RecordWalk, Step, prefixed, read_names, read_types
 from jobs.context import Batch, RunContext
+from jobs.erase_archived.again import EraseAgain
 
 
 async def erase_archived(context: RunContext, request: EraseArchived, *, catalog: Catalog | None = None) -> EraseReport:
@@ -35,20 +35,10 @@ async def erase_archived(context: RunContext, request: EraseArchived, *, catalog
     """
     known = catalog or Catalog.of()
     if request.again:
-        return await _erase_again(context, known, dry_run=request.dry_run)
+        again = EraseAgain(context, known)
+        return await (again.look() if request.dry_run else again.run())
     erasing = Erase(context, request, known)
     return await (erasing.look() if request.dry_run else erasing.run())
-
-
-async def _erase_again(context: RunContext, catalog: Catalog, *, dry_run: bool) -> EraseReport:
-    async with context.batch(discard=dry_run) as batch:
-        if "erased" not in batch.cursor:  # an attempt that died behind its commit has left what it did
-            again = await erase_again(batch.session, catalog)
-            batch.cursor = {"erased": again.erased, "kept": list(again.kept)}
-            batch.counters = prefixed("erased", again.erased)
-        done = batch.cursor
-    refused = [RefusedRow(key="", code="kept", message=message) for message in done["kept"]]
-    return EraseReport(erased=done["erased"], refused=tuple(refused), dry_run=dry_run)
 
 
 class Erase:
@@ -86,18 +76,12 @@ class Erase:
         return self._report()
 
     async def _find_in_files(self, keys: Sequence[Key]) -> FoundInFiles:
-        search = FileSearch(self._context.settings, self._catalog)
-        async with get_async_session(read_only=True) as session:
-            in_tables = await self._rows_in_tables(session, keys) if await search.has_files(self._wanted.table) else []
-        return await search.collect(self._wanted.table, keys, in_tables)
-
-    async def _rows_in_tables(self, session: AsyncSession, keys: Sequence[Key]) -> list[ArchivedRow]:
-        archives, cards = Archives(self._catalog, RowsInFiles(), lock=False), list[ArchivedRow]()
-        for key in keys:
-            target = await find_target(session, archives, self._wanted.table, key)
-            for table, some in target.in_table:
-                cards += await read_cards(session, self._catalog, table, some)
-        return cards
+        search, table = FileSearch(self._context.settings, self._catalog), self._wanted.table
+        in_tables: list[ArchivedRow] = []
+        if await search.has_files([table]):
+            async with get_async_session(read_only=True) as session:
+                in_tables = await read_families(session, self._catalog, [(table, key) for key in keys])
+        return await search.collect({table: keys}, in_tables)
 
     async def _erase(self, batch: Batch, key: Key, found: FoundInFiles) -> Step:
         session, archives = batch.session, Archives(self._catalog, found.rows, lock=True)

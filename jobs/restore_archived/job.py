@@ -18,7 +18,7 @@ from db.connection import get_async_session
 from db.mixins import now
 from holdfast.requests import RefusedRow, RestoreArchived, RestoreReport
 from jobs.archive_files import FileSearch, FoundInFiles
-from jobs.archive_parts import lock_parts, take_out
+from jobs.archive_parts import PartsChanged, lock_parts, take_out
 from jobs.archive_records import RecordWalk, Step, prefixed, read_names, read_types
 from jobs.context import Batch, RunContext
 from jobs.outcomes import JobFailed
@@ -75,6 +75,8 @@ class Restore:
                 if (table, key) in brought:
                     continue
                 record = await self._find(session, archives, key)
+                if record is not None:
+                    await _leave_out_erased(session, archives, record)
                 problems = await self._refuse(session, archives, key, record, brought=brought.values())
                 refused += problems
                 if record is not None and not problems:
@@ -86,21 +88,31 @@ class Restore:
         return self._report()
 
     async def _find_in_files(self, keys: Sequence[Key]) -> FoundInFiles:
-        return await FileSearch(self._context.settings, self._catalog).collect(self._wanted.table, keys)
+        return await FileSearch(self._context.settings, self._catalog, whole=True).collect({self._wanted.table: keys})
 
     async def _restore(self, batch: Batch, key: Key, found: FoundInFiles) -> Step:
         session, archives = batch.session, Archives(self._catalog, found.rows, lock=True)
         record = await self._find(session, archives, key)
-        taken = {} if record is None else found.rows.parts_of(record.rows)
-        # Before the erasure list is looked at: whoever erases these rows waits here, or is seen there.
-        parts = await lock_parts(session, self._context, taken, found)
+        erased = [] if record is None else await _leave_out_erased(session, archives, record)
+        gone = [row for target, _ in erased for row in target.archived]
+        rows = [] if record is None else record.rows
+        parts = await lock_parts(session, self._context, found.rows.parts_of([*rows, *gone]), found)
+        # Looked at again: whoever erases these rows from now on waits here.
+        if record is not None and await _leave_out_erased(session, archives, record):
+            raise PartsChanged(f"rows of {key_text(key)} are on the erasure list now")
+        for target, listing in erased:
+            await erase(session, target, listing)
         refused = await self._refuse(session, archives, key, record)
-        if refused or record is None:
-            return Step({}, refused)
-        counts = _counts(record)
-        await bring_back(session, self._catalog, record, now=now(), types=self._types)
-        files = await take_out(session, self._context, parts, taken=taken, tables=mapped_tables(self._catalog))
-        return Step(counts, files=files, members=[row.key for row in record.rows if row.table is self._wanted.table])
+        counts, members = dict[str, int](), list[Key]()
+        if not refused and record is not None:
+            counts = _counts(record)
+            members = [row.key for row in record.rows if row.table is self._wanted.table]
+            await bring_back(session, self._catalog, record, now=now(), types=self._types)
+            gone += record.rows
+        taken, tables = found.rows.parts_of(gone), mapped_tables(self._catalog)
+        parts = [part for part in parts if (part.run_id, part.number) in taken]
+        files = await take_out(session, self._context, parts, taken=taken, tables=tables)
+        return Step(counts, refused, files=files, members=members)
 
     async def _find(self, session: AsyncSession, archives: Archives, key: Key) -> Record | None:
         root = (await archives.find(session, self._wanted.table, [key])).get(key)
@@ -117,10 +129,7 @@ class Restore:
         *,
         brought: Iterable[ArchivedRow] = (),
     ) -> list[RefusedRow]:
-        """Return why a record cannot come back; children of it that were erased once are taken out of it.
-
-        ``brought`` are rows of others that would be there by then.
-        """
+        """Return why a record cannot come back; ``brought`` are rows of others that would be there by then."""
         table = self._wanted.table
         if (erasure := (await find_erasures(session, table, [key])).get(key)) is not None:
             message = f"{table.fullname} {key_text(key)} was erased for good on {erasure.erased_at:%Y-%m-%d}"
@@ -128,7 +137,6 @@ class Restore:
         if record is None:
             message = f"{table.fullname} {key_text(key)} is in no archive: look with: archives search {table.fullname}"
             return [_refused(key, "not_archived", message)]
-        await _leave_out_erased(session, archives, record)
         conflicts = await find_conflicts(session, archives, record, brought)
         return [_refused(key, conflict.code, conflict.message) for conflict in conflicts]
 
@@ -142,11 +150,13 @@ class Restore:
         )
 
 
-async def _leave_out_erased(session: AsyncSession, archives: Archives, record: Record) -> None:
-    """Take children out that are on the erasure list, with all that belongs to them: something has put them back.
+async def _leave_out_erased(session: AsyncSession, archives: Archives, record: Record) -> list[tuple[Target, Listing]]:
+    """Take rows out that are on the erasure list, with all that belongs to them: something has put them back.
 
-    Where rows are locked, which is to say in a run that is no dry run, they are erased again.
+    Returns:
+        What is to be erased again.
     """
+    erased = []
     for table, rows in by_table(record.rows).items():
         by_key = {row.key: row for row in rows}
         for key, erasure in (await find_erasures(session, table, list(by_key))).items():
@@ -155,9 +165,9 @@ async def _leave_out_erased(session: AsyncSession, archives: Archives, record: R
             record.generations = [
                 [row for row in one if (row.table, row.key) not in names] for one in record.generations
             ]
-            if archives.lock:
-                listing = Listing(erasure.reason, erasure.erased_at, erasure.erased_by)
-                await erase(session, Target(table, key, archived=tuple(whole.rows)), listing)
+            listing = Listing(erasure.reason, erasure.erased_at, erasure.erased_by)
+            erased.append((Target(table, key, archived=tuple(whole.rows)), listing))
+    return erased
 
 
 def _counts(record: Record) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Runs of the archive within the test's own process, and the rows that they are about."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -11,10 +12,11 @@ from db.archives.catalog import Catalog
 from db.archives.drift import find_shape
 from db.archives.hashing import prepare, row_hash
 from db.connection import get_async_session
-from db.models import TASKS_ARCHIVE, Task, User
+from db.models import TASKS_ARCHIVE, ArchivePart, Task, User
 from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted import archive_deleted
+from jobs.archive_files import lines_of, part_of
 from jobs.context import RunContext
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted
@@ -63,6 +65,13 @@ async def archive(
     """Run the archive to its end, as a run of its own."""
     context = context_of(await admitted("ada", run_id=run_id), settings)
     return await archive_deleted(context, ArchiveDeleted(**fields), catalog=catalog)
+
+
+async def keys_in_files(settings: JobSettings) -> set[str]:
+    """The ids of all rows in the files that are listed."""
+    async with get_async_session(read_only=True) as session:
+        parts = [part_of(settings, row) for row in await session.scalars(select(ArchivePart))]
+    return {json.loads(line)["id"] for part in parts for line in lines_of(part)}
 
 
 async def rows_of(table: Table) -> dict[Any, dict[str, Any]]:
