@@ -17,7 +17,7 @@ from db.archives.reading import LineUnreadable, read_line
 from db.models import ArchivePart, JobRun
 from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
 from holdfast.states import LIVE_STATES
-from jobs.archive_deleted.closing import MANIFEST
+from jobs.archive_deleted.folders import MANIFEST
 from jobs.archive_deleted.part_files import PartFile, PartUnreadable, read_part
 from jobs.settings import JobSettings
 

@@ -5,13 +5,10 @@ worker leaves behind is removed by whoever goes on with its run.
 """
 
 import asyncio
-import json
-import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Table, delete, select, update
@@ -22,7 +19,7 @@ from db.archives.keys import Key
 from db.archives.reading import LineUnreadable, read_key
 from db.models import ArchivePart, JobRun
 from holdfast.states import LIVE_STATES
-from jobs.archive_deleted.closing import MANIFEST
+from jobs.archive_deleted.folders import rewrite_manifest
 from jobs.archive_deleted.part_files import PartFile, PartUnreadable, sync_folder, write_part
 from jobs.archive_files import FoundInFiles, Part, lines_of, part_of
 from jobs.context import RunContext
@@ -155,40 +152,12 @@ async def settle(context: RunContext, old: Sequence[str]) -> None:
 
 def _settle(folder: Path, old: Sequence[str], rows: Sequence[ArchivePart]) -> None:
     listed = {row.file for row in rows}
-    _rewrite_manifest(folder, rows)
+    rewrite_manifest(folder, rows)
     for name in old:
         if name not in listed:
             (folder / name).unlink(missing_ok=True)
     if folder.is_dir():
         sync_folder(folder)
-
-
-def _rewrite_manifest(folder: Path, rows: Sequence[ArchivePart]) -> None:
-    path = folder / MANIFEST
-    if not path.is_file():
-        return
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    document["parts"] = [
-        {
-            "number": row.number,
-            "table": row.table_name,
-            "file": row.file,
-            "rows": row.rows,
-            "bytes": row.bytes,
-            "sha256": row.sha256,
-            "written_at": row.written_at.isoformat(),
-        }
-        for row in rows
-    ]
-    for name, described in document["tables"].items():
-        own = [row for row in rows if row.table_name == name]
-        described |= {"rows": sum(row.rows for row in own), "bytes": sum(row.bytes for row in own)}
-    partial = folder / f".{MANIFEST}.partial"
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 async def begin_again(context: RunContext, old: Sequence[str]) -> None:

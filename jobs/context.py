@@ -69,7 +69,7 @@ class RunContext:
         return f"{self.kind}[{self.run_id}]"
 
     @asynccontextmanager
-    async def batch(self, *, discard: bool = False) -> AsyncIterator[Batch]:
+    async def batch(self, *, discard: bool = False, although_cancelled: bool = False) -> AsyncIterator[Batch]:
         """Open one transaction that has the run's row locked and its fence checked.
 
         The cursor and the counters are written at the end, in the same transaction as the job's own changes: a crash
@@ -77,6 +77,7 @@ class RunContext:
 
         Args:
             discard: roll everything back at the end, for a dry run.
+            although_cancelled: do not mind that somebody cancelled the run: it only tidies up.
 
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
@@ -88,7 +89,7 @@ class RunContext:
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             async with in_time():
-                run = self._still_ours(await lock_by_fence(session, self.run_id, self.fence))
+                run = self._still_ours(await lock_by_fence(session, self.run_id, self.fence), although_cancelled)
             before = Checkpoint(run.cursor or {}, run.counters or {})
             batch = Batch(session, deepcopy(before.cursor), dict(before.counters))
             yield batch
@@ -143,10 +144,10 @@ class RunContext:
         finally:
             self._open.discard(mine)
 
-    def _still_ours(self, run: RunRow | None) -> RunRow:
+    def _still_ours(self, run: RunRow | None, although_cancelled: bool = False) -> RunRow:
         if run is None or not holds_fence(run, self.fence):
             raise FenceLost(f"run {self.run_id} was taken over by another worker at fence {run and run.fence}")
-        if run.cancel_requested_at is not None:
+        if run.cancel_requested_at is not None and not although_cancelled:
             raise JobCancelled("cancelled while it was running")
         return run
 

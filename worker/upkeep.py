@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from db.archives.catalog import Catalog
 from db.connection import get_reader, get_reading_session
 from db.errors import first_line
 from db.in_time import in_time
@@ -19,6 +20,7 @@ from db.repositories.control import ControlRow
 from db.repositories.due_runs import Dispatchable
 from db.repositories.glance import Glancer
 from holdfast.requests import ImportTasks
+from jobs.archive_leftovers import close_ended_runs
 from jobs.import_tasks.spool import sweep
 from jobs.registry import load_jobs
 from worker import cancellations, dispatch, intake, reconcile, recovery, stock_claims
@@ -40,6 +42,7 @@ HISTORY_INTERVAL_S = 30.0
 PARTITIONS_INTERVAL_S = 3600.0
 """They are made two months ahead."""
 PRUNE_INTERVAL_S = 3600.0
+ARCHIVES_INTERVAL_S = 3600.0
 STOP_PATIENCE_S = 1.0
 SAID_AGAIN_S = 60.0
 """Seconds after which another failure is another matter."""
@@ -114,6 +117,7 @@ class Upkeep:
             Pace(HISTORY_INTERVAL_S, self._history.move_to_history),
             Pace(PARTITIONS_INTERVAL_S, self._history.make_partitions, partitions_soon),
             Pace(PRUNE_INTERVAL_S, self._history.prune_history),
+            Pace(ARCHIVES_INTERVAL_S, self._close_archives),
         ]
         self._tasks = [asyncio.create_task(self._keep(pace), name=pace.name) for pace in paces]
 
@@ -251,6 +255,12 @@ class Upkeep:
         async with in_time(), get_reading_session() as session:
             needed = await run_list.live_sources(session, ImportTasks.kind)
         sweep(self._settings.spool_dir, needed)
+
+    async def _close_archives(self) -> None:
+        if self._runtime.is_held:
+            return
+        if folders := await close_ended_runs(self._settings, Catalog.of()):
+            get_logger().info("folders of archive runs that were over have been closed", folders=folders)
 
     async def _keep(self, pace: Pace) -> None:
         failing, failed_at, action = False, -math.inf, pace.action

@@ -3,7 +3,7 @@
 While one batch deletes, the rows of the next ones are read, packed, written, made durable and read back, without a
 lock. The deletion then proves by count and checksum that it takes the very rows of the file; where others have changed
 one meanwhile it takes back what it did, and the pages are taken row by row. What was written in vain is not listed, and
-is removed at the end.
+is removed when the attempt ends, or the run.
 """
 
 import asyncio
@@ -95,10 +95,12 @@ class Ahead:
         return written.stretch, kept
 
     async def end(self) -> None:
-        """Leave no task behind."""
+        """Leave no task behind, and no file that was written for a batch which has not begun."""
         while self._coming:
             with suppress(Exception):
-                await self._coming.popleft().task
+                _, part = await self._coming.popleft().task
+                if part is not None:
+                    (self._place.folder / part.name).unlink(missing_ok=True)
 
     def _begin(self, stretch: Stretch, number: int) -> None:
         self._coming.append(_Written(stretch, number, asyncio.create_task(self._write(stretch, number))))

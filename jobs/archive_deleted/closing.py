@@ -1,27 +1,19 @@
-"""The end of a run: the manifest of its files, and the report."""
+"""The end of a run: its folder is closed, and the report."""
 
 import asyncio
-import json
-import os
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.engine import Row
 
-from db.archives.rows import Shape
 from db.models import ArchivePart
 from holdfast.requests import ArchiveDeleted, ArchiveReport, KeptRow
-from jobs.archive_deleted.part_files import PartUnreadable, fence_of, sync_folder
+from jobs.archive_deleted.folders import close_folder, is_there
+from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan
 from jobs.archive_deleted.state import EndedBy, Progressed
 from jobs.context import RunContext
-
-MANIFEST = "manifest.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +25,13 @@ class Files:
     bytes: int
 
 
-async def close_files(context: RunContext, plan: Plan) -> Files | None:
+async def close_files(context: RunContext, plan: Plan, *, early: bool = False) -> Files | None:
     """Check that every listed file is there, remove those of dead attempts, and write the manifest.
+
+    Args:
+        context: the run.
+        plan: the run's.
+        early: it ends before its time, cancelled or failed: do what can be done, and check nothing.
 
     Returns:
         None where nothing was written.
@@ -43,65 +40,25 @@ async def close_files(context: RunContext, plan: Plan) -> Files | None:
         PartUnreadable: a file is missing or has another length.
     """
     folder = context.settings.archives_dir / str(context.run_id)
-    async with context.batch() as batch:  # nobody else has the run meanwhile
-        query = select(ArchivePart.__table__).where(ArchivePart.run_id == context.run_id).order_by(ArchivePart.number)
-        parts = (await batch.session.execute(query)).all()
-        if not parts:
-            return None
-        await asyncio.to_thread(_close, folder, context, plan, parts)
-    return Files(folder, len(parts), sum(part.byte_count for part in parts))
+    async with context.batch(although_cancelled=early) as batch:  # nobody else has the run meanwhile
+        query = select(ArchivePart).where(ArchivePart.run_id == context.run_id).order_by(ArchivePart.number)
+        parts = list(await batch.session.scalars(query))
+        for part in parts if not early else ():
+            if not is_there(folder, part):
+                path = folder / part.file
+                raise PartUnreadable(f"{path} is missing or cut off, though its rows were archived: bring it back")
+        run = (context.run_id, context.fence)
+        await asyncio.to_thread(close_folder, folder, *run, parts=parts, shapes=plan.shapes)
+    return Files(folder, len(parts), sum(part.bytes for part in parts)) if parts else None
 
 
-def _close(folder: Path, context: RunContext, plan: Plan, parts: Sequence[Row[Any]]) -> None:
-    for part in parts:
-        path = folder / part.file
-        if not path.is_file() or path.stat().st_size != part.byte_count:
-            raise PartUnreadable(f"{path} is missing or cut off, though its rows were archived: bring it back")
-    listed = {part.file for part in parts}
-    for path in folder.iterdir():
-        fence = fence_of(path.name)
-        # An attempt died before it could commit. A later one's would be of somebody who has overtaken this one.
-        if path.name not in listed and fence is not None and fence <= context.fence:
-            path.unlink()
-    _write_manifest(folder, context.run_id, plan, parts)
+async def close_early(context: RunContext, plan: Plan) -> None:
+    """Close the files of a run that is about to end as cancelled or failed.
 
-
-def _write_manifest(folder: Path, run_id: UUID, plan: Plan, parts: Sequence[Row[Any]]) -> None:
-    tables = {part.table_name for part in parts}
-    document = {
-        "format": FORMAT,
-        "run_id": str(run_id),
-        "tables": {name: _described(plan.shapes[name], parts) for name in sorted(tables)},
-        "parts": [
-            {
-                "number": part.number,
-                "table": part.table_name,
-                "file": part.file,
-                "rows": part.row_count,
-                "bytes": part.byte_count,
-                "sha256": part.sha256,
-                "written_at": part.written_at.isoformat(),
-            }
-            for part in parts
-        ],
-    }
-    partial = folder / f".{MANIFEST}.partial"
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / MANIFEST)
-    sync_folder(folder)
-
-
-def _described(shape: Shape, parts: Sequence[Row[Any]]) -> dict[str, Any]:
-    own = [part for part in parts if part.table_name == shape.table.fullname]
-    return {
-        "key": [column.name for column in shape.table.primary_key.columns],
-        "columns": shape.types,
-        "rows": sum(part.row_count for part in own),
-        "bytes": sum(part.byte_count for part in own),
-    }
+    What cannot be done now is left to ``close_ended_runs``: the error that ends the run is the one to be told.
+    """
+    with suppress(Exception):
+        await close_files(context, plan, early=True)
 
 
 def make_report(request: ArchiveDeleted, done: Progressed, ended_by: EndedBy, files: Files | None) -> ArchiveReport:

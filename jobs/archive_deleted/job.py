@@ -1,6 +1,8 @@
 """The archive's flow: for each table walk what is due, batch by batch, until a look finds nothing left."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from db.mixins import now
 from holdfast.progress import Progress
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted.ahead import Ahead, Place
-from jobs.archive_deleted.closing import close_files, make_report
+from jobs.archive_deleted.closing import close_early, close_files, make_report
 from jobs.archive_deleted.destinations import KeepInFiles, Keeping, KeepInTables, KeepNothing, last_number
 from jobs.archive_deleted.estimate import estimate
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
@@ -27,7 +29,7 @@ from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, a
 from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
-from jobs.outcomes import JobFailed
+from jobs.outcomes import JobCancelled, JobFailed
 from jobs.throttle import Throttle
 
 MOST_WALKS = 3
@@ -66,7 +68,18 @@ async def archive_deleted(
     if request.dry_run:
         return await estimate(archive)
     try:
-        return await archive.run()
+        with _final_errors():
+            return await archive.run()
+    except (JobCancelled, JobFailed):
+        if request.destination == "files":
+            await close_early(context, plan)
+        raise
+
+
+@contextmanager
+def _final_errors() -> Iterator[None]:
+    try:
+        yield
     except PartUnreadable as error:
         raise JobFailed("part_unreadable", f"{error}; its rows were not deleted") from error
     except NotKept as error:

@@ -59,7 +59,7 @@ def make_folder(folder: Path) -> None:
         FolderUnusable: it may not be made, or there is something else.
         OSError: it cannot be made now.
     """
-    with _usable(folder):
+    with usable(folder):
         _make_folder(folder)
 
 
@@ -78,12 +78,17 @@ def write_part(folder: Path, name: str, lines: bytes) -> PartFile:
         OSError: the disk is full, say. Nothing but a file without a name is left behind.
         PartUnreadable: what came back is not what was written.
     """
-    with _usable(folder):
+    with usable(folder):
         return _write_part(folder, name, lines)
 
 
 @contextmanager
-def _usable(folder: Path) -> Iterator[None]:
+def usable(folder: Path) -> Iterator[None]:
+    """Tell it where the block may not change a folder.
+
+    Raises:
+        FolderUnusable: it may not, and time will not change that.
+    """
     try:
         yield
     except OSError as error:

@@ -16,7 +16,7 @@ from db.fields import json_value
 from db.models import TASKS_ARCHIVE, Task, User
 from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted, ArchiveReport
-from jobs.archive_deleted.closing import MANIFEST
+from jobs.archive_deleted.folders import MANIFEST
 from jobs.archive_deleted.part_files import PartFile, read_part
 from tests.archive.runs import IN_ONE_STATEMENT, LONG_AGO, task_row
 from tests.faults.kills import Moment, kill_through
