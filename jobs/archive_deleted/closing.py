@@ -10,10 +10,10 @@ from sqlalchemy import select
 from db.models import ArchivePart
 from holdfast.requests import ArchiveDeleted, ArchiveReport, KeptRow
 from jobs.archive_deleted.folders import close_folder, is_there
-from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_deleted.plan import Plan
 from jobs.archive_deleted.state import EndedBy, Progressed
 from jobs.context import RunContext
+from jobs.outcomes import JobFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def close_files(context: RunContext, plan: Plan, *, early: bool = False) -
         None where nothing was written.
 
     Raises:
-        PartUnreadable: a file is missing or has another length.
+        JobFailed: a file is missing or has another length.
     """
     folder = context.settings.archives_dir / str(context.run_id)
     async with context.batch(although_cancelled=early) as batch:  # nobody else has the run meanwhile
@@ -45,8 +45,11 @@ async def close_files(context: RunContext, plan: Plan, *, early: bool = False) -
         parts = list(await batch.session.scalars(query))
         for part in parts if not early else ():
             if not is_there(folder, part):
-                path = folder / part.file
-                raise PartUnreadable(f"{path} is missing or cut off, though its rows were archived: bring it back")
+                raise JobFailed(
+                    "part_unreadable",
+                    f"{folder / part.file} is missing or cut off, though its rows were archived and deleted: bring it "
+                    "back, or set ARCHIVE_DIR to where it was written, and retry the run",
+                )
         run = (context.run_id, context.fence)
         await asyncio.to_thread(close_folder, folder, *run, parts=parts, shapes=plan.shapes)
     return Files(folder, len(parts), sum(part.bytes for part in parts)) if parts else None

@@ -28,6 +28,10 @@ from tests.databases.runs import admitted
 
 TASKS = cast("Table", Task.__table__)
 PARTS = cast("Table", ArchivePart.__table__)
+GONE = (
+    "is missing or cut off, though its rows were archived and deleted: bring it back, or set ARCHIVE_DIR to where it "
+    "was written, and retry the run"
+)
 
 
 def lines_of(folder: Path) -> Iterator[dict[str, Any]]:
@@ -142,9 +146,24 @@ async def test_a_file_that_is_gone_at_the_end_is_told(job_settings: JobSettings)
     stopped = context_of(given, job_settings)
     await archive_deleted(stopped, ArchiveDeleted(destination="files", max_rows=10, batch_rows=10))
     folder = job_settings.archives_dir / str(given.run_id)
-    next(folder.glob("*.zst")).unlink()
-    with pytest.raises(JobFailed, match="is missing or cut off, though its rows were archived"):
+    (path,) = folder.glob("*.zst")
+    path.unlink()
+    with pytest.raises(JobFailed) as told:
         await archive_deleted(stopped, ArchiveDeleted(destination="files"))
+    assert (told.value.code, str(told.value)) == ("part_unreadable", f"{path} {GONE}")
+
+
+@pytest.mark.usefixtures("manager")
+async def test_a_run_that_goes_on_in_another_folder_is_told_where_its_files_are(
+    job_settings: JobSettings, tmp_path: Path
+) -> None:
+    await make_tasks(50, deleted=range(50))
+    given, request = await admitted("ada"), ArchiveDeleted(destination="files", batch_rows=10)
+    await archive_deleted(context_of(given, job_settings), request.model_copy(update={"max_rows": 20}))
+    elsewhere = job_settings.model_copy(update={"archive_dir": tmp_path / "elsewhere"})
+    with pytest.raises(JobFailed, match=r"though its rows were archived and deleted: .* set ARCHIVE_DIR to where it"):
+        await archive_deleted(context_of(given, elsewhere), request)
+    assert list((tmp_path / "elsewhere").glob("*/manifest.json")) == []  # it would name files that are not there
 
 
 def test_a_damaged_part_is_refused_wherever_it_is_damaged(tmp_path: Path) -> None:
