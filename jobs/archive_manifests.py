@@ -8,11 +8,13 @@ from typing import Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
 from db.archives.erasing import mapped_tables
+from db.archives.erasures import find_erasures
+from db.archives.keys import Key, key_columns
 from db.archives.reading import LineUnreadable, read_line
 from db.models import ArchivePart, JobRun
 from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
@@ -120,12 +122,15 @@ def _read_manifests(folder: Path) -> tuple[list[Manifest], list[str]]:
 
 
 async def adopt(session: AsyncSession, catalog: Catalog, unlisted: Unlisted) -> int:
-    """List the files of a run, after each was read and found to be what the manifest says; returns their rows.
+    """List the files of a run, after each was read and found to be what the manifest says.
 
     Args:
         session: a transaction.
         catalog: the mapped tables.
         unlisted: the files.
+
+    Returns:
+        How many of their rows are on the erasure list: they have come back, and are to be erased again.
 
     Raises:
         NotAdopted: one is missing or damaged, or of no mapped table, or a run is at work that changes files. Nothing is
@@ -135,30 +140,32 @@ async def adopt(session: AsyncSession, catalog: Catalog, unlisted: Unlisted) -> 
     query = select(JobRun.id, JobRun.kind).where(JobRun.kind.in_(CHANGERS), JobRun.state.in_(states)).limit(1)
     if (run := (await session.execute(query)).first()) is not None:
         raise NotAdopted(f"run {run.id} ({run.kind}) is not over and may change files: say it again after its end")
-    tables = mapped_tables(catalog)
+    tables, erased = mapped_tables(catalog), 0
     for part in unlisted.parts:
         if part.table not in tables:
             raise NotAdopted(f"{unlisted.folder / part.file} is of {part.table[:100]!r}, to which no model is mapped")
     try:
-        await asyncio.to_thread(_check, unlisted, catalog)
+        for part in unlisted.parts:
+            keys = await asyncio.to_thread(_checked_keys, unlisted.folder, part, tables[part.table])
+            erased += len(await find_erasures(session, tables[part.table], keys))
     except (PartUnreadable, LineUnreadable) as error:
         raise NotAdopted(f"{error}; nothing of run {unlisted.run_id} is listed") from error
     former = (ArchivePart.run_id == unlisted.run_id, ArchivePart.number.in_(unlisted.former))
     await session.execute(delete(ArchivePart).where(*former))
     if unlisted.parts:
         await session.execute(insert(ArchivePart), [_row(unlisted.run_id, part) for part in unlisted.parts])
-    return sum(part.rows for part in unlisted.parts)
+    return erased
 
 
-def _check(unlisted: Unlisted, catalog: Catalog) -> None:
-    tables = mapped_tables(catalog)
-    for part in unlisted.parts:
-        packed = read_part(unlisted.folder, PartFile(part.file, part.rows, part.bytes, part.sha256))
-        lines: Sequence[str] = packed.decode().split("\n")[:-1]
-        if len(lines) != part.rows:
-            raise PartUnreadable(f"{unlisted.folder / part.file} has {len(lines)} rows, its manifest says {part.rows}")
-        for line in lines:
-            read_line(tables[part.table], line)
+def _checked_keys(folder: Path, part: ListedPart, table: Table) -> list[Key]:
+    """Return the keys of a file, each line of which has been read."""
+    packed = read_part(folder, PartFile(part.file, part.rows, part.bytes, part.sha256))
+    lines: Sequence[str] = packed.decode().split("\n")[:-1]
+    if len(lines) != part.rows:
+        raise PartUnreadable(f"{folder / part.file} has {len(lines)} rows, its manifest says {part.rows}")
+    columns = [column.name for column in key_columns(table)]
+    rows = (read_line(table, line) for line in lines)
+    return [tuple(row[name] for name in columns) for row in rows]
 
 
 def _row(run_id: UUID, part: ListedPart) -> dict[str, object]:

@@ -10,11 +10,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from db.models import ArchivePart, Task
+from db.models import ArchivePart, Erasure, Task
 from holdfast.outbox import job_runs
 from tests.cli.command import invoke
 from tests.cli.tables import Tables
-from tests.cli.test_archive import damage, ids, remove
+from tests.cli.test_archive import LONG_AGO, damage, ids, remove
+from worker.cli.archive_adopt import ARE_ERASED
 
 __all__ = ["ids"]
 
@@ -48,6 +49,23 @@ def test_they_are_shown_and_come_back(tables: Tables, ids: list[UUID], folder: P
     assert invoke("archives", "restore", "tasks", str(ids[3]), "--json").document["restored"] == {"tasks": 1}
     assert invoke("archives", "adopt").out == ""
     assert invoke("archives", "list").err == ""
+
+
+def test_what_was_erased_for_good_is_told_and_can_be_erased_again(
+    tables: Tables, ids: list[UUID], folder: Path
+) -> None:
+    listed_keys = [
+        {"table_name": "tasks", "row_key": str(one), "reason": "-", "erased_at": LONG_AGO} for one in ids[:2]
+    ]
+    tables.change(insert(Erasure).values(listed_keys))
+    ended = invoke("archives", "adopt")
+    assert (ended.code, listed(tables)) == (1, 3)
+    assert f"2 rows of run {folder.name} {ARE_ERASED}" in ended.err
+    assert "9 rows  3 files" in ended.out
+    again = invoke("archives", "erase", "--again", "--yes", "--json").document
+    assert (again["erased"], again["files"]) == ({"tasks": 2}, 1)
+    assert invoke("archives", "list", "--verify").code == 0
+    assert invoke("archives", "adopt").out == ""
 
 
 def test_only_what_is_missing_is_entered(tables: Tables, folder: Path) -> None:

@@ -11,6 +11,8 @@ from jobs.catalogs import open_catalog
 from worker.cli.database import open_database
 from worker.cli.terminal import Failure, async_command, json_option, load_settings, print_json, wrong_usage
 
+ARE_ERASED = "are entered and on the erasure list: erase them again with: archives erase --again --yes"
+
 
 @click.command("adopt", epilog="Example: python -m worker archives adopt 0198c0de-0000-7000-8000-000000000000")
 @click.argument("run_ids", nargs=-1, type=click.UUID, metavar="[RUN_ID]...")
@@ -22,7 +24,7 @@ async def adopt_files(*, run_ids: tuple[UUID, ...], as_json: bool) -> None:
     Those that were written anew since that backup take the place of the ones that it lists and that are gone.
 
     All that lie in ARCHIVE_DIR, or those of the runs that are named. Each file is read and compared with its manifest;
-    of a run all are entered, or none.
+    of a run all are entered, or none. Where rows of them were erased for good, that is told, and the exit code is 1.
     """
     settings = load_settings()
     catalog = open_catalog(settings)
@@ -37,8 +39,9 @@ async def adopt_files(*, run_ids: tuple[UUID, ...], as_json: bool) -> None:
         for one in [found[run_id] for run_id in dict.fromkeys(run_ids)] or seen.unlisted:
             try:
                 async with get_async_session() as session:
-                    await adopt(session, catalog, one)
+                    erased = await adopt(session, catalog, one)
                 adopted += unlisted_documents(one)
+                problems += [f"{erased} rows of run {one.run_id} {ARE_ERASED}"] if erased else []
             except NotAdopted as error:
                 problems.append(str(error))
     if as_json:
