@@ -224,11 +224,13 @@ async def erase_again(session: AsyncSession, catalog: Catalog, *, files: RowsInF
 async def _returned(
     session: AsyncSession, archives: Archives, unreadable: list[str]
 ) -> AsyncIterator[tuple[Table, Key, Listing]]:
-    """Yield the rows of the list that are somewhere."""
+    """Yield the rows of the list that are in tables, and those in files to which something may belong."""
     async for table, erasures in read_listed(session, archives.catalog, unreadable):
         there = await find_present(session, table, list(erasures))
+        if archives.catalog.references_to(table):
+            there |= {key for key in erasures if archives.files.newest(table, key) is not None}
         for key, one in erasures.items():
-            if key in there or archives.files.newest(table, key) is not None:
+            if key in there:
                 yield table, key, Listing(one.reason, one.erased_at, one.erased_by)
 
 

@@ -154,6 +154,17 @@ async def test_a_worker_that_dies_repeats_nothing_and_loses_nothing(
     assert {path.name for path in job_settings.archives_dir.glob("*/*")} == {"manifest.json"}
 
 
+async def test_a_run_goes_on_that_a_version_has_begun_which_knew_no_files(job_settings: JobSettings) -> None:
+    ids = await make_tasks(4, deleted=range(4))
+    await archive(job_settings, destination="files")
+    await put_on_the_list("tasks", ids[0])
+    given = await admitted("ada")
+    async with context_of(given, job_settings).batch() as batch:
+        batch.cursor, batch.counters = {"erased": {"tasks": 7}, "kept": []}, {"erased:tasks": 7}
+    report = await erase_tasks_again(job_settings, given=given)
+    assert (report.erased, report.files) == ({"tasks": 8}, 1)
+
+
 async def test_files_of_a_run_that_is_not_over_are_waited_for(job_settings: JobSettings) -> None:
     ids = await make_tasks(4, deleted=range(4))
     given = await admitted("ada")
