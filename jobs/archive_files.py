@@ -10,8 +10,9 @@ from uuid import UUID
 from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.archives.cards import card_names
 from db.archives.catalog import Catalog
-from db.archives.contents import ArchivedRow, Archives, PartName, RowsInFiles, card_names
+from db.archives.contents import ArchivedRow, Archives, PartName, RowsInFiles
 from db.archives.keys import Key, key_columns
 from db.archives.reading import LineUnreadable, read_line
 from db.connection import get_async_session

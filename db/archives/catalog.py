@@ -72,6 +72,10 @@ class Catalog:
         """Return the foreign keys that point at a table."""
         return [reference for reference in self.references if reference.parent is table]
 
+    def references_of(self, table: Table) -> list[Reference]:
+        """Return the foreign keys of a table."""
+        return [reference for reference in self.references if reference.child is table]
+
     def family_of(self, table: Table) -> list[Table]:
         """Return the table and all that may follow one of its rows, parents before their children."""
         family, new = [table], [table]

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.archives.cards import unique_sets
 from db.archives.catalog import Reference
-from db.archives.contents import KEYS_A_QUERY, ArchivedRow, Archives, Record, references_of, unique_sets
+from db.archives.contents import KEYS_A_QUERY, ArchivedRow, Archives, Record
 from db.archives.keys import key_columns, key_text
 from db.archives.rows import among_keys
 
@@ -44,7 +45,7 @@ async def find_conflicts(
         conflicts += await look.for_taken_keys(table, rows)
         for columns in unique_sets(table):
             conflicts += await look.for_taken_values(table, rows, columns)
-        for reference in references_of(archives.catalog, table):
+        for reference in archives.catalog.references_of(table):
             conflicts += await look.for_missing_parents(reference, rows)
     return conflicts[:NAMED_AT_MOST]
 

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Index, Table, UniqueConstraint, select
+from sqlalchemy import Column, Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVED_AT, existing_archive
+from db.archives.cards import card_names
 from db.archives.catalog import Catalog, Reference
 from db.archives.keys import Key, key_columns
 from db.archives.rows import among_keys
@@ -265,46 +266,9 @@ def _by_values(catalog: Catalog, rows: Sequence[ArchivedRow]) -> dict[_Place, _N
 
 def _parents_among(catalog: Catalog, row: ArchivedRow, by_values: Mapping[_Place, _Name]) -> set[_Name]:
     parents = set()
-    for reference in references_of(catalog, row.table):
+    for reference in catalog.references_of(row.table):
         place = (reference.parent.fullname, reference.parent_columns, row.of(reference.child_columns))
         parent = by_values.get(place)
         if parent is not None and parent != (row.table.fullname, row.key):
             parents.add(parent)
     return parents
-
-
-def references_of(catalog: Catalog, table: Table) -> list[Reference]:
-    """Return the foreign keys of a table."""
-    return [reference for reference in catalog.references if reference.child is table]
-
-
-def unique_sets(table: Table) -> list[tuple[str, ...]]:
-    """Return the columns of each unique constraint besides the primary key.
-
-    Left out are unique indexes over expressions or a part of the rows: the database alone can tell of those.
-    """
-    constraints = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
-    found = [tuple(column.name for column in one.columns) for one in constraints]
-    found += [
-        tuple(column.name for column in index.columns) for index in table.indexes if index.unique and _is_plain(index)
-    ]
-    return sorted(dict.fromkeys(found))
-
-
-def _is_plain(index: Index) -> bool:
-    is_partial = any(name.endswith("_where") and value is not None for name, value in index.dialect_kwargs.items())
-    return not is_partial and all(isinstance(one, Column) for one in index.expressions)
-
-
-def card_names(catalog: Catalog, table: Table) -> list[str]:
-    """Return the columns of a row's card."""
-    wanted = {column.name for column in key_columns(table)}
-    for reference in references_of(catalog, table):
-        wanted.update(reference.child_columns)
-    for reference in catalog.references_to(table):
-        wanted.update(reference.parent_columns)
-    for columns in unique_sets(table):
-        wanted.update(columns)
-    if catalog.is_soft_deleted(table):
-        wanted.add("deleted_at")
-    return [column.name for column in table.columns if column.name in wanted]

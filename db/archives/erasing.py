@@ -14,8 +14,9 @@ from sqlalchemy import CursorResult, Table, delete, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import existing_archive
+from db.archives.cards import card_names
 from db.archives.catalog import Catalog
-from db.archives.contents import ArchivedRow, Archives, RowsInFiles, card_names
+from db.archives.contents import ArchivedRow, Archives, RowsInFiles
 from db.archives.erasures import KEYS_A_QUERY, Listing, list_erasures
 from db.archives.family import LivingReference, find_family
 from db.archives.keys import Key, KeyTextError, key_columns, key_text, parse_key
