@@ -30,6 +30,8 @@ def alike(text: str) -> str:
     """Returns a text without what differs from run to run: ids of runs, times, measured figures."""
     text = re.sub(r"\b(?!0198c0de)01[0-9a-f]{6}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "RUN", text)
     text = re.sub(r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "TIME", text)
+    # Where nothing took any time worth telling, these are not told.
+    text = re.sub(r"^(estimated_s|paused_s) +[\d,.]+\n", "", text, flags=re.MULTILINE)
     return re.sub(r"^(longest_batch_ms|duration_s|rows_per_s)( +)[\d,.]+$", r"\1\2N", text, flags=re.MULTILINE)
 
 
