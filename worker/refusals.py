@@ -1,5 +1,6 @@
 """Entries that cannot be run, and the ledger: no end is told to Redis of a run that is live there (I2)."""
 
+import asyncio
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,8 @@ from worker.runtime import Runtime
 UNKNOWN_KIND_S = 5.0
 """Seconds after which a run is due again that was claimed by a worker which does not know its kind: while those that do
 are busy it may come by that one again and again."""
+LOOKS, LOOK_S = 20, 0.05
+"""A claim may be quicker than who has put the entry there and notes that in the ledger."""
 
 
 async def ask_the_ledger(runtime: Runtime, claimed: Claimed, refusal: Refused, enqueued_ms: int) -> None:
@@ -100,7 +103,10 @@ def _leave_to_others(claimed: Claimed, run: RunRow) -> None:
 
 async def _put_off(run_id: UUID) -> None:
     try:
-        async with in_time(), get_async_session() as session:
-            await due_runs.put_off(session, run_id, UNKNOWN_KIND_S)
+        for _ in range(LOOKS):
+            async with in_time(), get_async_session() as session:
+                if await due_runs.put_off(session, run_id, UNKNOWN_KIND_S):
+                    return
+            await asyncio.sleep(LOOK_S)
     except (SQLAlchemyError, OSError) as error:  # the sweep finds that Redis lacks it
         get_logger(run_id=run_id).warning("the run waits for the next sweep", error=first_line(error))

@@ -136,11 +136,17 @@ async def count_due(session: AsyncSession, queue: str) -> Sequence[Row[str, str,
     return (await session.execute(query)).all()
 
 
-async def put_off(session: AsyncSession, run_id: UUID, delay_s: float) -> None:
-    """Let a waiting run be due in so many seconds, and be put into Redis again."""
+async def put_off(session: AsyncSession, run_id: UUID, delay_s: float) -> bool:
+    """Let a waiting run be due in so many seconds, and be put into Redis again.
+
+    Returns:
+        Whether that was done; it is not before its dispatch is noted, which would undo it.
+    """
     due_at = await database_now(session) + timedelta(seconds=delay_s)
-    undone = UPDATE_BY_ID.where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
-    await session.execute(undone.values(due_at=due_at, dispatched_at=None))
+    dispatched = (job_runs.c.state == RunState.WAITING.value, job_runs.c.dispatched_at.is_not(None))
+    undone = UPDATE_BY_ID.where(job_runs.c.id == run_id, *dispatched)
+    result = await session.execute(undone.values(due_at=due_at, dispatched_at=None))
+    return bool(result.rowcount)  # type: ignore[attr-defined]
 
 
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:

@@ -1,5 +1,6 @@
 """What the ledger says of an entry that a worker cannot run, before Redis is told."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,10 +12,10 @@ from arq.worker import JobExecutionFailed, Retry
 from redis.asyncio import Redis
 
 from db.connection import get_async_session
-from db.repositories import job_run
+from db.repositories import due_runs, job_run
 from db.repositories.job_run import BornRun
 from db.settings import DatabaseSettings
-from holdfast import wire
+from holdfast import ImportTasks, outbox, wire
 from tests.databases.runs import QUEUE, admitted, born, move_everything, run_of, waiting_run
 from worker import ledger
 from worker.dispatch import milliseconds
@@ -96,6 +97,19 @@ async def test_a_run_of_an_unknown_kind_waits_for_another_worker(runtime: Runtim
     assert before.dispatched_at is not None
     assert (row.state, row.reason, row.dispatched_at) == ("waiting", before.reason, None)
     assert row.due_at > datetime.now(UTC) + timedelta(seconds=UNKNOWN_KIND_S / 2)
+
+
+async def test_a_dispatch_that_is_noted_late_is_undone_all_the_same(runtime: Runtime) -> None:
+    async with get_async_session() as session:
+        run_id = await outbox.enqueue(session, ImportTasks(source="/imports/tasks.csv"))
+    with pytest.raises(Withdrawn) as withdrawn:
+        await ask(runtime, claimed(str(run_id)), "function")
+    then = asyncio.ensure_future(withdrawn.value.then())
+    await asyncio.sleep(0)
+    async with get_async_session() as session:
+        await due_runs.mark_dispatched(session, [run_id])
+    await then
+    assert (await run_of(run_id)).dispatched_at is None
 
 
 async def test_one_that_was_aborted_is_left_to_the_ledger(runtime: Runtime) -> None:

@@ -33,6 +33,8 @@ FULL_LOOK_S = 1.0
 MOST_TASKS = 4
 """So many times as many entries as there are slots are at hand at most: admitted, performed, or being ended."""
 DISCONNECT_PATIENCE_S = 0.5
+STAND_BACK_S, STANDS_BACK_FOR_S = 0.05, 10.0
+"""Who had to withdraw an entry lets other workers claim before it, for a while."""
 LOOKS_A_RENEWAL = 12
 """After so many of the longest pauses the connections that it is woken by are made anew."""
 
@@ -82,6 +84,7 @@ class Engine:
         self._redis = redis
         self._master_watch = MasterWatch(redis.connection_pool, self._distrust_connections)
         self._abort_at = 0.0
+        self._stands_back_until = 0.0
         self._running: dict[Claimed, asyncio.Task[None]] = {}
         self._poller: Poller | None = None
 
@@ -142,6 +145,8 @@ class Engine:
         if claimed.poison and finish.how == "over":
             await self.order.quarantine(claimed)
         claimed.ending, claimed.went_back = True, finish.how == "back"
+        if finish.how == "away":
+            self._stands_back_until = asyncio.get_running_loop().time() + STANDS_BACK_FOR_S
         if worker.after_job_end and execution.ctx:
             finish.then = partial(worker.after_job_end, execution.ctx)
         if finish.then is not None:
@@ -178,6 +183,11 @@ class Engine:
     def _forget(self, claimed: Claimed) -> None:
         self.keeper.release(claimed)
         self._running.pop(claimed, None)
+
+    async def stand_back(self) -> None:
+        """Let other workers claim first, if this one has claimed what only they can run."""
+        if asyncio.get_running_loop().time() < self._stands_back_until:
+            await asyncio.sleep(STAND_BACK_S)
 
     def abort_look_is_due(self) -> bool:
         """Whether to look at the abort set again: a worker that is busy with short jobs need not do so each round."""

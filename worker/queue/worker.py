@@ -148,6 +148,7 @@ class Worker(ArqWorker):
         engine = self.engine
         engine.claimed_last = 0
         await engine.order.keep()
+        await engine.stand_back()
         if self.allow_pick_jobs:
             await self._claim_in_order(engine)
         if self.allow_abort_jobs and engine.abort_look_is_due():
