@@ -5,7 +5,8 @@ A child follows its parent if it is soft-deleted itself, or if it knows no soft 
 parent where it is. Rows that refer to each other in a circle stay as well: none of them can be deleted before the rest.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,16 +71,42 @@ class _Search:
     """Of a row those that go with it."""
     children: dict[_Row, list[_Row]] = field(default_factory=dict)
     """Of a row all that refer to it, those that stay included."""
-    kept: dict[Key, LivingReference] = field(default_factory=dict)
 
-    def leaves(self, row: _Row) -> bool:
+    def parents(self) -> dict[_Row, list[_Row]]:
+        """Return what each row refers to, among those on their way out."""
+        found: dict[_Row, list[_Row]] = {}
+        for parent, children in self.children.items():
+            for child in children:
+                found.setdefault(child, []).append(parent)
+        return found
+
+
+class _Leaving:
+    """Which rows leave, while more and more due rows turn out to stay."""
+
+    def __init__(self, search: _Search) -> None:
+        self.kept: dict[Key, LivingReference] = {}
+        self._search = search
+        self._of_root: dict[Key, list[_Row]] = {}
+        self._roots_left = {row: len(roots) for row, roots in search.members.items()}
+        for row, roots in search.members.items():
+            for root in roots:
+                self._of_root.setdefault(root, []).append(row)
+
+    def has(self, row: _Row) -> bool:
         """Whether a due row takes it along."""
-        return bool(self.members.get(row, set()) - self.kept.keys())
+        return self._roots_left.get(row, 0) > 0
 
-    def keep(self, row: _Row, child: _Row, *, in_circle: bool = False) -> None:
-        """Keep the due rows that a row goes with, because of a child of it."""
-        for root in self.members[row]:
-            self.kept.setdefault(root, LivingReference(root, self.tables[child[0]], child[1], in_circle))
+    def keep(self, row: _Row, child: _Row, *, in_circle: bool = False) -> list[_Row]:
+        """Keep the due rows that a row goes with, because of a child of it; returns the rows that stay with them."""
+        staying, table = list[_Row](), self._search.tables[child[0]]
+        for root in self._search.members[row] - self.kept.keys():
+            self.kept[root] = LivingReference(root, table, child[1], in_circle)
+            for one in self._of_root[root]:
+                self._roots_left[one] -= 1
+                if not self._roots_left[one]:
+                    staying.append(one)
+        return staying
 
 
 async def find_family(
@@ -104,11 +131,11 @@ async def find_family(
             found = await _children_of(session, catalog, reference, parents, lock=lock)
             if new := _enter(search, reference, found):
                 frontier.append((reference.child, new))
-    _spread_roots(search)
-    order = list(_children_first(search))
-    _keep_circles(search, set(order))
-    _keep_what_stays_refers_to(search)
-    return Family(_generations(search, order), list(search.kept.values()))
+    parents_of = search.parents()
+    order = list(_children_first(search, parents_of))
+    _spread_roots(search, order)
+    leaving = _what_leaves(search, parents_of, order)
+    return Family(_generations(search, parents_of, leaving, order), list(leaving.kept.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,67 +190,62 @@ def _enter(search: _Search, reference: Reference, found: Iterable[_Child]) -> li
     return new
 
 
-def _spread_roots(search: _Search) -> None:
-    """Give each row the due rows that those have with which it goes."""
-    waiting = [row for row, roots in search.members.items() if roots]
-    while waiting:
-        row = waiting.pop()
-        for follower in search.followers.get(row, ()):
-            if not search.members[row] <= search.members[follower]:
-                search.members[follower] |= search.members[row]
-                waiting.append(follower)
-
-
-def _children_first(search: _Search) -> Iterator[_Row]:
+def _children_first(search: _Search, parents_of: Mapping[_Row, Sequence[_Row]]) -> Iterator[_Row]:
     """Yield the rows, each behind all that refer to it; not those of a circle, nor what these refer to.
 
     Kahn's topological sorting (Communications of the ACM 5, 1962, 558-562).
     """
-    parents = _parents(search)
     waits_for = dict.fromkeys(search.members, 0)
-    for of_child in parents.values():
-        for parent in of_child:
+    for child, parents in parents_of.items():
+        for parent in parents if child in search.members else ():
             waits_for[parent] += 1
     free = [row for row, count in waits_for.items() if count == 0]
     while free:
         yield (row := free.pop())
-        for parent in parents.get(row, ()):
+        for parent in parents_of.get(row, ()):
             waits_for[parent] -= 1
             if waits_for[parent] == 0:
                 free.append(parent)
 
 
-def _parents(search: _Search) -> dict[_Row, list[_Row]]:
-    """Return what each row on its way out refers to, among the others."""
-    parents: dict[_Row, list[_Row]] = {}
-    for parent, children in search.children.items():
-        for child in children:
-            if child in search.members:
-                parents.setdefault(child, []).append(parent)
-    return parents
+def _spread_roots(search: _Search, order: Sequence[_Row]) -> None:
+    """Give each row the due rows that those have with which it goes."""
+    members, ordered = search.members, set(order)
+    waiting = deque(row for row in members if row not in ordered)
+    while waiting:  # around circles until nothing is new
+        row = waiting.popleft()
+        for follower in search.followers.get(row, ()):
+            if follower not in ordered and not members[row] <= members[follower]:
+                members[follower] |= members[row]
+                waiting.append(follower)
+    for row in (*(row for row in members if row not in ordered), *reversed(order)):  # what it goes with comes first
+        for follower in search.followers.get(row, ()):
+            members[follower] |= members[row]
 
 
-def _keep_circles(search: _Search, ordered: set[_Row]) -> None:
-    for row in [row for row in search.members if row not in ordered]:
-        child = next(one for one in search.children[row] if one in search.members and one not in ordered)
-        search.keep(row, child, in_circle=True)
+def _what_leaves(search: _Search, parents_of: Mapping[_Row, Sequence[_Row]], order: Sequence[_Row]) -> _Leaving:
+    leaving, ordered = _Leaving(search), set(order)
+    for row in search.members:
+        if row not in ordered:
+            child = next(one for one in search.children[row] if one in search.members and one not in ordered)
+            leaving.keep(row, child, in_circle=True)
+    waiting = deque(row for row in parents_of if not leaving.has(row))
+    while waiting:  # a row that stays keeps what it refers to
+        child = waiting.popleft()
+        for parent in parents_of.get(child, ()):
+            if leaving.has(parent):
+                waiting += leaving.keep(parent, child)
+    return leaving
 
 
-def _keep_what_stays_refers_to(search: _Search) -> None:
-    before = -1
-    while len(search.kept) > before:  # a row that stays now may refer to others
-        before = len(search.kept)
-        for row, children in search.children.items():
-            if search.leaves(row) and (child := next((one for one in children if not search.leaves(one)), None)):
-                search.keep(row, child)
-
-
-def _generations(search: _Search, order: Sequence[_Row]) -> list[Generation]:
-    parents, depths = _parents(search), dict[_Row, int]()
+def _generations(
+    search: _Search, parents_of: Mapping[_Row, Sequence[_Row]], leaving: _Leaving, order: Sequence[_Row]
+) -> list[Generation]:
+    depths: dict[_Row, int] = {}
     for row in reversed(order):
-        depths[row] = max((depths[parent] + 1 for parent in parents.get(row, ()) if parent in depths), default=0)
+        depths[row] = max((depths[parent] + 1 for parent in parents_of.get(row, ()) if parent in depths), default=0)
     grouped: dict[tuple[int, str], list[Key]] = {}
     for (name, key), depth in depths.items():
-        if search.leaves((name, key)):
+        if leaving.has((name, key)):
             grouped.setdefault((-depth, name), []).append(key)
     return [Generation(search.tables[name], grouped[depth, name]) for depth, name in sorted(grouped)]
