@@ -5,12 +5,9 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# A producer of today must read the report of tomorrow's worker, hence extra="ignore" there; a request with an unknown
-# field is a mistake and is refused.
-
 
 class JobReport(BaseModel):
-    """What a run that succeeded says about what it did."""
+    """What a run that succeeded says about what it did; a producer of today reads that of tomorrow's worker."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)  # JSON has no such numbers
 
@@ -168,11 +165,9 @@ class ArchiveReport(JobReport):
     rows_per_s: float = 0.0
     dry_run: bool = False
     tried: dict[str, int] = {}
-    """In a dry run: due rows of a batch that was moved and taken back; ``kept`` and ``followed`` are about these."""
-    followed: dict[str, int] = {}
-    """In a dry run: children that went with them. Those that are due themselves are in ``due`` as well."""
-    estimated_s: float | None = None
-    """In a dry run: how long it may take, from that batch and ``max_rows``."""
+    """In a dry run: due rows of a batch that was moved and taken back. What follows is about these, as is ``kept``."""
+    followed: dict[str, int] = {}  # children that went with them; those that are due themselves are in ``due``, too
+    estimated_s: float | None = None  # how long it may take, with ``max_rows`` looked at
 
 
 KEPT_ROWS_NAMED = 100

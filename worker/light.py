@@ -14,7 +14,7 @@ from holdfast.ids import uuid7
 from jobs.context import RunContext
 from jobs.registry import Job
 from worker.logs import get_logger
-from worker.queue.execution import PROCESS_ENDS, Postponed
+from worker.queue.ends import PROCESS_ENDS, Postponed
 from worker.reports import plain_report
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected
 from worker.runtime import Runtime

@@ -21,7 +21,7 @@ from worker.dispatch import milliseconds, payload_of
 from worker.logs import get_logger
 from worker.newcomers import is_storable_id
 from worker.queue.claims import Claimed
-from worker.queue.execution import Refused, Withdrawn
+from worker.queue.ends import Refused, Withdrawn
 from worker.retries import OBSTACLE_S, waiting_for_the_ledger
 from worker.run import HELD_ELSEWHERE_S
 from worker.runtime import Runtime

@@ -16,7 +16,7 @@ from holdfast.errors import RunFailed
 from jobs.outcomes import FenceLost, JobCancelled, JobFailed, JobSnoozed, RunInterrupted
 from jobs.retry_policy import RetryPolicy
 from worker.logs import Logger
-from worker.queue.execution import Poisoned
+from worker.queue.ends import Poisoned
 
 OBSTACLE_S = 2.0
 """Seconds after which a run is looked at again whose queue or kind is paused or at its limit."""

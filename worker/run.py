@@ -27,7 +27,7 @@ from worker.light import run_light
 from worker.logs import Logger, get_logger
 from worker.newcomers import is_storable_id
 from worker.progress import ProgressPublisher
-from worker.queue.execution import PROCESS_ENDS, Poisoned
+from worker.queue.ends import PROCESS_ENDS, Poisoned
 from worker.queue.slots import Slot
 from worker.recording import record_finished, settled
 from worker.reports import Report, plain_report, report_end, report_outcome

@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from db.archives.catalog import Catalog
 from db.archives.lines import NotKept
 from db.archives.rows import ProofFailed, Stamp, count_due
-from db.archives.walks import Stretch, Walk, choose_walk, count_within
+from db.archives.walks import Stretch, Walk, choose_walk
 from db.connection import get_manager, get_reading_session
 from db.mixins import now
 from holdfast.progress import Progress
@@ -25,6 +25,7 @@ from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_deleted.pieces import take_piece
 from jobs.archive_deleted.plan import Plan, first_state, fit_state, make_plan
 from jobs.archive_deleted.side_by_side import can_be_shared, close_shares, walk_side_by_side
+from jobs.archive_deleted.sizes import choose_size
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
 from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
 from jobs.batch_size import BatchSize
@@ -34,11 +35,6 @@ from jobs.throttle import Throttle
 
 MOST_WALKS = 3
 """How often a table is walked for what was locked or moved in the meantime."""
-MOST_ROWS = 10_000
-MOST_BYTES = 16 * 1024 * 1024
-"""About so much one batch may hold: PostgreSQL gives no text of more than 1 GB, and it passes through memory."""
-FIRST_PAGES = 32
-FIRST_DELETIONS = 500
 WAY_OUT = "set ARCHIVE_DIR to a folder that the worker may write"
 
 
@@ -110,9 +106,8 @@ class Archive:
         """Archive each table, and report."""
         self._next_number = 1 + await last_number(self.context.run_id)
         ended_by: EndedBy = "done"
-        # A table that a deploy has brought since the run began is left to the next run.
-        begun = {share.name for share in self.state.tables}
-        for table in (table for table in self.plan.tables if table.fullname in begun):
+        # As the run began: a deploy may have brought tables since, which are left to the next run, or another order.
+        for table in [self._table(share.name) for share in self.state.tables]:
             while ended_by == "done" and self.state.of(table.fullname).left is None:
                 ended_by = await self._walk(table)
         for share in self.state.tables:
@@ -148,7 +143,7 @@ class Archive:
         return "done"
 
     async def _go(self, table: Table, share: TableState) -> EndedBy | None:
-        size = await self.batch_size(table)
+        size = await choose_size(self.request, table, self.state.of(table.fullname))
         while share.walk is not None and not share.walk.is_over:
             await self.throttle.hold(self.request.until)
             self.context.stop_if_asked()
@@ -271,22 +266,6 @@ class Archive:
     @property
     def _folder(self) -> Path:
         return self.context.settings.archives_dir / str(self.context.run_id)
-
-    async def batch_size(self, table: Table) -> BatchSize:
-        """Return the size of the batches of a table's walk."""
-        if self.request.batch_rows is not None:
-            return BatchSize(self.request.batch_rows, target_s=None)
-        share, target_s = self.state.of(table.fullname), self.request.batch_target_ms / 1000
-        if share.walk is None:
-            return BatchSize(MOST_ROWS, target_s=target_s)
-        async with get_reading_session() as session:
-            within = await count_within(session, Stretch(table, share.walk, share.before, count=0), MOST_BYTES)
-        most = min(MOST_ROWS, within)
-        if share.walk.kind == "pages":
-            return BatchSize(most, target_s=target_s, first=FIRST_PAGES, least=4)
-        if share.walk.kind == "deletions":
-            return BatchSize(most, target_s=target_s, first=FIRST_DELETIONS)
-        return BatchSize(most, target_s=target_s)
 
     def _rows_allowed(self, count: int) -> int:
         if self.request.max_rows is None:

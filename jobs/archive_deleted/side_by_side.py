@@ -25,6 +25,7 @@ from db.connection import get_manager, get_reading_session
 from db.models import JobRunRange
 from jobs.archive_deleted.destinations import last_number
 from jobs.archive_deleted.pieces import take_piece
+from jobs.archive_deleted.sizes import choose_size
 from jobs.archive_deleted.state import EndedBy, TableState, added
 from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient
 from jobs.batch_size import BatchSize
@@ -123,7 +124,7 @@ async def _open_shares(archive: "Archive", table: Table) -> list[Share]:
             rows = [{"run_id": run_id, "number": one.number, "cursor": one.cursor(), "counters": {}} for one in shares]
             await batch.session.execute(insert(JobRunRange), rows)
             batch.cursor, batch.counters = archive.state.as_json(), archive.counters
-    size = await archive.batch_size(table)
+    size = await choose_size(archive.request, table, known)
     for share in shares:
         share.size = copy(size)
     return shares

@@ -16,8 +16,7 @@ from db.models import JobRunRange
 from db.types import NAMING_CONVENTION
 from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted
-from jobs.archive_deleted import archive_deleted
-from jobs.archive_deleted import job as flow
+from jobs.archive_deleted import archive_deleted, sizes
 from jobs.outcomes import JobFailed, RunInterrupted
 from jobs.settings import JobSettings
 from tests.archive.runs import LONG_AGO, context_of, count, rows_of
@@ -54,7 +53,7 @@ class Folio(SoftDeleteModel):
 
 
 SHEETS, LINES, FOLIOS = (cast("Table", model.__table__) for model in (Sheet, Line, Folio))
-SHEETS_ARCHIVE, LINES_ARCHIVE, _ = map(archive_table, (SHEETS, LINES, FOLIOS))
+SHEETS_ARCHIVE, LINES_ARCHIVE, FOLIOS_ARCHIVE = map(archive_table, (SHEETS, LINES, FOLIOS))
 SHEETS_ALONE = Catalog({"sheets": SHEETS}, ())
 FOLIOS_ALONE = Catalog({"folios": FOLIOS}, ())
 TOGETHER = Catalog({"folios": FOLIOS, "sheets": SHEETS}, (Reference(LINES, SHEETS, ("sheet_id",), ("id",), owns=True),))
@@ -108,8 +107,8 @@ async def test_a_table_that_has_got_children_goes_on_with_them(
     job_settings: JobSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "FIRST_PAGES", 4)
-    monkeypatch.setattr(flow, "MOST_ROWS", 10)
+    monkeypatch.setattr(sizes, "FIRST_PAGES", 4)
+    monkeypatch.setattr(sizes, "MOST_ROWS", 10)
     given, request = await admitted("ada"), ArchiveDeleted(connections=connections, **fields)
     left = await stop_in_its_middle(given, job_settings, request, SHEETS_ALONE)
     await deploy(manager)
@@ -121,6 +120,29 @@ async def test_a_table_that_has_got_children_goes_on_with_them(
     assert (report.due, await count(FOLIOS)) == ({"sheets": ROWS}, 1)
     async with get_async_session() as session:
         assert (await session.execute(select(JobRunRange))).all() == []
+
+
+@pytest.mark.parametrize("fields", [{}, {"batch_rows": 40}], ids=["sized by time", "fixed"])
+async def test_the_tables_come_in_another_order(
+    fields: dict[str, Any], manager: DatabaseManager, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two connections have begun is gone on with."""
+    monkeypatch.setattr(sizes, "FIRST_PAGES", 4)
+    monkeypatch.setattr(sizes, "MOST_ROWS", 10)
+    async with manager.engine.begin() as connection:
+        await connection.run_sync(NEW.create_all, tables=[FOLIOS, FOLIOS_ARCHIVE])
+    async with manager.session() as session:
+        await session.execute(insert(FOLIOS), [{"id": uuid7(), **DELETED} for _ in range(100)])
+    before, after = (
+        Catalog({table.name: table for table in order}, ()) for order in ((SHEETS, FOLIOS), (FOLIOS, SHEETS))
+    )
+    given, request = await admitted("ada"), ArchiveDeleted(connections=2, **fields)
+    for catalog in (before, after):
+        await stop_in_its_middle(given, job_settings, request, catalog)
+        assert await count(FOLIOS) == 100
+    report = await archive_deleted(context_of(given, job_settings), request, catalog=after)
+    assert (report.moved, report.left) == ({"sheets": ROWS, "folios": 100}, {})
+    assert [await count(table) for table in (SHEETS_ARCHIVE, FOLIOS_ARCHIVE)] == [ROWS, 100]
 
 
 async def test_a_table_that_has_gone_is_named(manager: DatabaseManager, job_settings: JobSettings) -> None:

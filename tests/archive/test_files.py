@@ -18,7 +18,7 @@ from db.connection import get_async_session
 from db.fields import json_value
 from db.models import TASKS_ARCHIVE, ArchivePart, Task
 from holdfast.requests import ArchiveDeleted
-from jobs.archive_deleted import ahead, archive_deleted, destinations, job
+from jobs.archive_deleted import ahead, archive_deleted, destinations, sizes
 from jobs.archive_deleted.part_files import PartFile, PartUnreadable, part_name, read_part, write_part
 from jobs.outcomes import JobFailed
 from jobs.registry import BUILT_IN
@@ -253,7 +253,7 @@ async def test_a_full_disk_deletes_nothing_and_is_tried_again(
 async def test_a_file_of_long_rows_has_fewer_of_them(
     connections: int, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "MOST_BYTES", 200_000)
+    monkeypatch.setattr(sizes, "MOST_BYTES", 200_000)
     await make_tasks(400, deleted=range(400))
     async with get_async_session() as session:
         await session.execute(update(TASKS).values(description="x" * 10_000))  # which PostgreSQL packs

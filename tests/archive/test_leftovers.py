@@ -17,8 +17,8 @@ from db.repositories import job_run
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ArchiveDeleted
-from jobs.archive_deleted import archive_deleted
-from jobs.archive_deleted import job as flow
+from jobs.archive_deleted import archive_deleted, sizes
+from jobs.archive_deleted.job import Archive
 from jobs.archive_deleted.part_files import part_name
 from jobs.archive_leftovers import close_ended_runs
 from jobs.archive_manifests import find_unlisted
@@ -40,9 +40,9 @@ pytestmark = pytest.mark.usefixtures("manager")
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "FIRST_PAGES", 4)
-    monkeypatch.setattr(flow, "FIRST_DELETIONS", 8)
-    monkeypatch.setattr(flow, "MOST_ROWS", 8)
+    monkeypatch.setattr(sizes, "FIRST_PAGES", 4)
+    monkeypatch.setattr(sizes, "FIRST_DELETIONS", 8)
+    monkeypatch.setattr(sizes, "MOST_ROWS", 8)
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ async def test_an_attempt_leaves_nothing_that_no_batch_has_begun_with(
 async def test_a_run_that_ends_for_good_is_closed(
     how: str, ids: list[UUID], job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, real = await begun(), flow.Archive.publish
+    given, real = await begun(), Archive.publish
 
-    async def end_it(self: flow.Archive) -> None:
+    async def end_it(self: Archive) -> None:
         await real(self)
         is_time = self.counters.get("files", 0) >= 2
         if is_time and how == "failed":
@@ -111,7 +111,7 @@ async def test_a_run_that_ends_for_good_is_closed(
             async with get_async_session() as session:
                 await job_run.request_cancel(session, [given.run_id])
 
-    monkeypatch.setattr(flow.Archive, "publish", end_it)
+    monkeypatch.setattr(Archive, "publish", end_it)
     (folder := folder_of(job_settings, given)).mkdir(parents=True)
     (folder / part_name("tasks", 900, given.fence)).write_bytes(b"of a batch whose commit failed")
     with pytest.raises(JobFailed if how == "failed" else JobCancelled, match=r"on fire|cancelled while"):
@@ -128,7 +128,7 @@ async def test_the_error_that_ends_a_run_is_told_even_if_nothing_can_be_closed(
     def close(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(flow.Archive, "publish", fail)
+    monkeypatch.setattr(Archive, "publish", fail)
     monkeypatch.setattr("jobs.archive_deleted.closing.close_folder", close)
     with pytest.raises(JobFailed, match="the disk is on fire"):
         await archive(job_settings, destination="files")

@@ -20,7 +20,7 @@ from tests.databases.runs import QUEUE, admitted, born, move_everything, run_of,
 from worker import ledger
 from worker.dispatch import milliseconds
 from worker.queue.claims import Claimed
-from worker.queue.execution import Refused, Withdrawn
+from worker.queue.ends import Refused, Withdrawn
 from worker.queue.scripts import QueueKeys
 from worker.refusals import UNKNOWN_KIND_S, ask_the_ledger
 from worker.retries import Outcome

@@ -11,7 +11,8 @@ from arq.constants import abort_jobs_ss
 
 from worker.queue.claims import Claimed, Claimer, LeaseTerms
 from worker.queue.deadlines import Deadlines
-from worker.queue.execution import PROCESS_ENDS, Execution
+from worker.queue.ends import PROCESS_ENDS
+from worker.queue.execution import Execution
 from worker.queue.finish import Finish, Finisher
 from worker.queue.leases import LeaseKeeper
 from worker.queue.master_watch import MasterWatch

@@ -4,17 +4,16 @@ import asyncio
 import logging
 import pickle
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import arq.worker
 from arq.jobs import DeserializationError, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, to_ms, truncate
 from arq.worker import JobExecutionFailed, Retry, RetryJob
 
-from holdfast.errors import RunFailed
 from worker.queue.claims import ENDED_BEFORE, WRONG_TYPE, Claimed
+from worker.queue.ends import PROCESS_ENDS, Poisoned, Postponed, Refused, Withdrawn
 from worker.queue.finish import Finish
 from worker.queue.slots import Slot
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("arq.worker")  # arq's users filter and test by this name
 
 LATE_AFTER_MS = 1200
-PROCESS_ENDS = (KeyboardInterrupt, GeneratorExit)
-"""What a job raises only when the process ends, or the event loop. Whatever else it raises is an end of the job alone:
-``SystemExit`` too, so that a library that calls ``sys.exit()`` does not stop the runs beside it."""
 
 
 @dataclass(slots=True)
@@ -38,34 +34,6 @@ class Call:
     kwargs: dict[str, Any] | None = None
     enqueued_ms: int = 0
     payload: dict[str, Any] = field(default_factory=dict)
-
-
-class Refused(Exception):  # noqa: N818
-    """The entry cannot be run; ``reason`` becomes its result.
-
-    ``lacks`` says what could be found yet: its payload, or its function in another worker. Empty: it can never be run.
-    """
-
-    def __init__(self, reason: BaseException, *, lacks: Literal["", "payload", "function"] = "") -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-        self.lacks = lacks
-
-
-class Withdrawn(Exception):  # noqa: N818
-    """``on_refused`` says: the entry is taken away, no end is told; ``then`` is called once Redis has heard of it."""
-
-    def __init__(self, then: Callable[[], Awaitable[None]]) -> None:
-        super().__init__("the entry is taken away")
-        self.then = then
-
-
-class Poisoned(RunFailed):
-    """A function says that its entry can never be run as it is: it is parked in quarantine, its result says why."""
-
-
-class Postponed(Retry):
-    """A function says that it was not tried: its entry goes back as after ``Retry``, and no try is counted."""
 
 
 def now_ms() -> int:

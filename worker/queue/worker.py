@@ -15,8 +15,8 @@ from arq.utils import to_ms
 from arq.worker import Worker as ArqWorker
 
 from worker.queue.claims import Claimed, Claimer
+from worker.queue.ends import Refused
 from worker.queue.engine import Engine
-from worker.queue.execution import Refused
 from worker.queue.outage import Outage
 from worker.queue.packing import with_hiredis
 

@@ -11,7 +11,7 @@ from tests.queue.engine.poison import payload
 from tests.queue.engine.room import Room
 from tests.queue.engine.serving import KEYS, Jobs, all_ended, serving, until
 from worker.queue.claims import Claimed
-from worker.queue.execution import Refused, Withdrawn
+from worker.queue.ends import Refused, Withdrawn
 
 UNREAD: dict[str, bytes | None] = {"": b"garbage", "payload": None, "function": payload(f="unknown", et=7)}
 """Payloads by what their entry lacks."""
