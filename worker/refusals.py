@@ -1,6 +1,6 @@
 """Entries that cannot be run, and the ledger: no end is told to Redis of a run that is live there (I2)."""
 
-import asyncio
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -26,18 +26,18 @@ from worker.retries import OBSTACLE_S, waiting_for_the_ledger
 from worker.run import HELD_ELSEWHERE_S
 from worker.runtime import Runtime
 
-UNKNOWN_KIND_S = 5.0
-"""Seconds after which a run is due again that was claimed by a worker which does not know its kind: while those that do
-are busy it may come by that one again and again."""
-LOOKS, LOOK_S = 20, 0.05
-"""A claim may be quicker than who has put the entry there and notes that in the ledger."""
+UNKNOWN_KIND_S = 1.0
+"""Seconds after which an entry is due again that was claimed by a worker which does not know its kind."""
+LONG_IN_REDIS = timedelta(minutes=1)
+"""Who knows the kind has claimed a run by then, unless it has much else to do, or there is no such worker any more."""
 
 
 async def ask_the_ledger(runtime: Runtime, claimed: Claimed, refusal: Refused, enqueued_ms: int) -> None:
     """Look into the ledger before Redis is told that an entry cannot be run.
 
     A run that can never be run as Redis has it ends here as failed, for the same reason. One whose payload is gone gets
-    it back. One of a kind that only this worker does not know goes back to the ledger, for a worker that does.
+    it back. One of a kind that only this worker does not know is left to others: its entry goes back, or, where it has
+    been in Redis for long, the run goes back to the ledger, where the sweep of a worker that knows the kind finds it.
 
     Args:
         runtime: this worker.
@@ -60,7 +60,7 @@ async def ask_the_ledger(runtime: Runtime, claimed: Claimed, refusal: Refused, e
     if run is not None and refusal.lacks == "payload":
         await _give_payload(runtime.redis, claimed, run)
     if run is not None and refusal.lacks == "function":
-        _leave_to_others(claimed, run)
+        _leave_to_others(runtime, claimed, run)
 
 
 async def _run_of(claimed: Claimed, enqueued_ms: int) -> RunRow | None:
@@ -94,19 +94,20 @@ async def _give_payload(redis: Any, claimed: Claimed, run: RunRow) -> None:
     raise Retry  # admission knows what to do with it, whatever its state
 
 
-def _leave_to_others(claimed: Claimed, run: RunRow) -> None:
+def _leave_to_others(runtime: Runtime, claimed: Claimed, run: RunRow) -> None:
     if run.state != RunState.WAITING.value or claimed.aborted:
         raise Retry(defer=HELD_ELSEWHERE_S)  # who knows it tells its end; who was aborted ends in the ledger soon
-    get_logger(run_id=run.id, kind=run.kind).info("this worker does not know the kind, the run is left to others")
-    raise Withdrawn(partial(_put_off, run.id))
+    if run.kind not in runtime.unknown_kinds:
+        runtime.unknown_kinds.add(run.kind)
+        get_logger(kind=run.kind).warning("this worker does not know the kind, its runs are left to others")
+    if run.dispatched_at is None or datetime.now(UTC) - run.dispatched_at < LONG_IN_REDIS:
+        raise Retry(defer=UNKNOWN_KIND_S)
+    raise Withdrawn(partial(_take_back, run.id))
 
 
-async def _put_off(run_id: UUID) -> None:
+async def _take_back(run_id: UUID) -> None:
     try:
-        for _ in range(LOOKS):
-            async with in_time(), get_async_session() as session:
-                if await due_runs.put_off(session, run_id, UNKNOWN_KIND_S):
-                    return
-            await asyncio.sleep(LOOK_S)
+        async with in_time(), get_async_session() as session:
+            await due_runs.unmark_dispatched(session, run_id)
     except (SQLAlchemyError, OSError) as error:  # the sweep finds that Redis lacks it
-        get_logger(run_id=run_id).warning("the run waits for the next sweep", error=first_line(error))
+        get_logger(run_id=run_id).warning("a run is not in Redis, though it was dispatched", error=first_line(error))

@@ -85,6 +85,8 @@ class Runtime:
         self.deadlines = Deadlines()
         self.unwanted: set[UUID] = set()
         """Runs of this process whose cancellation the ledger asks for."""
+        self.unknown_kinds: set[str] = set()
+        """Those of which it was said that this worker does not know them."""
         self.redis: Any = None
         self.worker: Worker | None = None
         """Our own engine, which can be told to stop claiming; None under stock arq."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
 from db.repositories.history import first_id_of
-from db.repositories.job_run import RunRow, database_now
+from db.repositories.job_run import RunRow
 from db.types import utc_now
 from holdfast.outbox import LIVE, job_runs
 from holdfast.states import RunState
@@ -115,8 +115,8 @@ async def waiting_runs(session: AsyncSession, kinds: Sequence[str], run_ids: Seq
 
 
 async def entry_of(session: AsyncSession, queue: str, job_id: str) -> RunRow | None:
-    """Return the run that was enqueued last under an id in Redis: the columns of ``ENTRY``, state and end."""
-    columns: Sequence[Any] = (*ENTRY, job_runs.c.state, job_runs.c.finished_at)
+    """Return the run that was enqueued last under an id in Redis: the columns of ``ENTRY``, state, end and dispatch."""
+    columns: Sequence[Any] = (*ENTRY, job_runs.c.state, job_runs.c.finished_at, job_runs.c.dispatched_at)
     query = select(*columns).where(job_runs.c.job_id == job_id, job_runs.c.queue == queue)
     row: RunRow | None = (await session.execute(query.order_by(job_runs.c.enqueued_at.desc()).limit(1))).one_or_none()
     return row
@@ -136,17 +136,10 @@ async def count_due(session: AsyncSession, queue: str) -> Sequence[Row[str, str,
     return (await session.execute(query)).all()
 
 
-async def put_off(session: AsyncSession, run_id: UUID, delay_s: float) -> bool:
-    """Let a waiting run be due in so many seconds, and be put into Redis again.
-
-    Returns:
-        Whether that was done; it is not before its dispatch is noted, which would undo it.
-    """
-    due_at = await database_now(session) + timedelta(seconds=delay_s)
-    dispatched = (job_runs.c.state == RunState.WAITING.value, job_runs.c.dispatched_at.is_not(None))
-    undone = UPDATE_BY_ID.where(job_runs.c.id == run_id, *dispatched)
-    result = await session.execute(undone.values(due_at=due_at, dispatched_at=None))
-    return bool(result.rowcount)  # type: ignore[attr-defined]
+async def unmark_dispatched(session: AsyncSession, run_id: UUID) -> None:
+    """Note that a waiting run is not in Redis any more."""
+    undone = UPDATE_BY_ID.where(job_runs.c.id == run_id, job_runs.c.state == RunState.WAITING.value)
+    await session.execute(undone.values(dispatched_at=None))
 
 
 async def mark_dispatched(session: AsyncSession, run_ids: Sequence[UUID]) -> None:

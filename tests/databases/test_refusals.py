@@ -1,6 +1,5 @@
 """What the ledger says of an entry that a worker cannot run, before Redis is told."""
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,19 +9,21 @@ from typing import Any, Literal
 import pytest
 from arq.worker import JobExecutionFailed, Retry
 from redis.asyncio import Redis
+from sqlalchemy import update
 
 from db.connection import get_async_session
-from db.repositories import due_runs, job_run
+from db.repositories import job_run
 from db.repositories.job_run import BornRun
 from db.settings import DatabaseSettings
-from holdfast import ImportTasks, outbox, wire
+from holdfast import wire
+from holdfast.outbox import job_runs
 from tests.databases.runs import QUEUE, admitted, born, move_everything, run_of, waiting_run
 from worker import ledger
 from worker.dispatch import milliseconds
 from worker.queue.claims import Claimed
 from worker.queue.ends import Refused, Withdrawn
 from worker.queue.scripts import QueueKeys
-from worker.refusals import UNKNOWN_KIND_S, ask_the_ledger
+from worker.refusals import LONG_IN_REDIS, ask_the_ledger
 from worker.retries import Outcome
 from worker.runtime import Runtime
 from worker.settings import Settings
@@ -87,29 +88,23 @@ async def test_a_payload_that_is_gone_is_written_anew(runtime: Runtime) -> None:
     assert (await row_of(run)).state == "waiting"
 
 
-async def test_a_run_of_an_unknown_kind_waits_for_another_worker(runtime: Runtime) -> None:
+async def test_a_run_of_an_unknown_kind_is_left_to_other_workers(runtime: Runtime) -> None:
     run = await waiting_run()
+    with pytest.raises(Retry):
+        await ask(runtime, claimed(run.job_id), "function", born_run=run)
+    assert (await row_of(run)).dispatched_at is not None
+
+
+async def test_one_that_nobody_has_claimed_for_long_waits_in_the_ledger(runtime: Runtime) -> None:
+    run = await waiting_run()
+    async with get_async_session() as session:
+        await session.execute(update(job_runs).values(dispatched_at=datetime.now(UTC) - LONG_IN_REDIS))
     with pytest.raises(Withdrawn) as withdrawn:
         await ask(runtime, claimed(run.job_id), "function", born_run=run)
-    before = await row_of(run)
+    assert (await row_of(run)).dispatched_at is not None
     await withdrawn.value.then()
     row = await row_of(run)
-    assert before.dispatched_at is not None
-    assert (row.state, row.reason, row.dispatched_at) == ("waiting", before.reason, None)
-    assert row.due_at > datetime.now(UTC) + timedelta(seconds=UNKNOWN_KIND_S / 2)
-
-
-async def test_a_dispatch_that_is_noted_late_is_undone_all_the_same(runtime: Runtime) -> None:
-    async with get_async_session() as session:
-        run_id = await outbox.enqueue(session, ImportTasks(source="/imports/tasks.csv"))
-    with pytest.raises(Withdrawn) as withdrawn:
-        await ask(runtime, claimed(str(run_id)), "function")
-    then = asyncio.ensure_future(withdrawn.value.then())
-    await asyncio.sleep(0)
-    async with get_async_session() as session:
-        await due_runs.mark_dispatched(session, [run_id])
-    await then
-    assert (await run_of(run_id)).dispatched_at is None
+    assert (row.state, row.dispatched_at) == ("waiting", None)
 
 
 async def test_one_that_was_aborted_is_left_to_the_ledger(runtime: Runtime) -> None:

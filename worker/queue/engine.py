@@ -34,8 +34,8 @@ FULL_LOOK_S = 1.0
 MOST_TASKS = 4
 """So many times as many entries as there are slots are at hand at most: admitted, performed, or being ended."""
 DISCONNECT_PATIENCE_S = 0.5
-STAND_BACK_S, STANDS_BACK_FOR_S = 0.05, 10.0
-"""Who had to withdraw an entry lets other workers claim before it, for a while."""
+STAND_BACK_S, STANDS_BACK_FOR_S = 0.05, 1.0
+"""Who has claimed what only others can run lets them claim first for a while, and takes one entry at a time."""
 LOOKS_A_RENEWAL = 12
 """After so many of the longest pauses the connections that it is woken by are made anew."""
 
@@ -146,8 +146,6 @@ class Engine:
         if claimed.poison and finish.how == "over":
             await self.order.quarantine(claimed)
         claimed.ending, claimed.went_back = True, finish.how == "back"
-        if finish.how == "away":
-            self._stands_back_until = asyncio.get_running_loop().time() + STANDS_BACK_FOR_S
         if worker.after_job_end and execution.ctx:
             finish.then = partial(worker.after_job_end, execution.ctx)
         if finish.then is not None:
@@ -163,6 +161,8 @@ class Engine:
     def may_start_ahead(self) -> bool:
         """Whether to claim entries for which there are no slots yet."""
         worker = self._worker
+        if self.stands_back:
+            return False
         # Of several queues the less urgent one would get the slots of the other.
         served_alone = len(self.claimers) == 1 and not worker.burst and worker.allow_pick_jobs
         return served_alone and self.slots.is_ahead_worthwhile and len(worker.tasks) <= MOST_TASKS * worker.max_jobs
@@ -185,10 +185,14 @@ class Engine:
         self.keeper.release(claimed)
         self._running.pop(claimed, None)
 
-    async def stand_back(self) -> None:
-        """Let other workers claim first, if this one has claimed what only they can run."""
-        if asyncio.get_running_loop().time() < self._stands_back_until:
-            await asyncio.sleep(STAND_BACK_S)
+    def let_others_first(self) -> None:
+        """Claim less for a while: this worker has claimed what only others can run."""
+        self._stands_back_until = asyncio.get_running_loop().time() + STANDS_BACK_FOR_S
+
+    @property
+    def stands_back(self) -> bool:
+        """Whether others are to claim first."""
+        return asyncio.get_running_loop().time() < self._stands_back_until
 
     def abort_look_is_due(self) -> bool:
         """Whether to look at the abort set again: a worker that is busy with short jobs need not do so each round."""

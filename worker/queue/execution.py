@@ -98,10 +98,12 @@ class Execution:
         if worker.on_refused is not None:
             try:
                 await worker.on_refused(claimed, refusal, self._call.enqueued_ms)
-            except Retry as retry:
-                return Finish(claimed, "back", delay_ms=retry.defer_score)
-            except Withdrawn as withdrawn:
-                return Finish(claimed, "away", then=withdrawn.then)
+            except (Retry, Withdrawn) as answer:
+                if refusal.lacks == "function":
+                    worker.engine.let_others_first()
+                if isinstance(answer, Withdrawn):
+                    return Finish(claimed, "away", then=answer.then)
+                return Finish(claimed, "back", delay_ms=answer.defer_score)
         worker.jobs_failed += 1
         return self._over(refusal.reason, success=False, keep_ms=worker.default_result_ms())
 

@@ -16,7 +16,7 @@ from arq.worker import Worker as ArqWorker
 
 from worker.queue.claims import Claimed, Claimer
 from worker.queue.ends import Refused
-from worker.queue.engine import Engine
+from worker.queue.engine import STAND_BACK_S, Engine
 from worker.queue.outage import Outage
 from worker.queue.packing import with_hiredis
 
@@ -148,7 +148,8 @@ class Worker(ArqWorker):
         engine = self.engine
         engine.claimed_last = 0
         await engine.order.keep()
-        await engine.stand_back()
+        if engine.stands_back:
+            await asyncio.sleep(STAND_BACK_S)
         if self.allow_pick_jobs:
             await self._claim_in_order(engine)
         if self.allow_abort_jobs and engine.abort_look_is_due():
@@ -212,6 +213,8 @@ class Worker(ArqWorker):
     def free_slots(self) -> int:
         """Return how many entries may be claimed now; of those that only wait for their end as many again are held."""
         free = min(self.engine.slots.free, 2 * self.max_jobs - len(self.tasks), self.queue_read_limit)
+        if self.engine.stands_back:
+            free = min(free, 1)
         if self.burst and self.max_burst_jobs >= 0:
             free = min(free, self.max_burst_jobs - self._jobs_started())
         return free
