@@ -70,6 +70,8 @@ async def _left(runtime: Runtime) -> Left | None:
 
 
 def _bar(runtime: Runtime, queue: str, kind: str) -> str | None:
+    if runtime.is_held:
+        return "held"
     if kind not in runtime.upkeep.kinds:
         return "unknown_kind"
     return runtime.controls.bar(queue=queue, kind=kind)
@@ -77,6 +79,8 @@ def _bar(runtime: Runtime, queue: str, kind: str) -> str | None:
 
 async def _barred_ids(runtime: Runtime, queue: str) -> list[bytes] | None:
     """Return what Redis has of a queue that is due or claimed and may not start; None where there is anything else."""
+    if runtime.is_held:  # nothing of it may start, nor be taken in
+        return []
     seconds, microseconds = await runtime.redis.time()
     now_ms = seconds * 1000 + microseconds // 1000
     leases = QueueKeys(queue).leases

@@ -13,6 +13,7 @@ from worker.retries import Outcome, stated
 from worker.runtime import Runtime
 
 AGAIN_S = 5.0
+REFUSED_PAUSE_S = 1.0
 RECORD_PATIENCE_S = 60.0
 """Seconds for which the end of an attempt is offered to a database that is away, before the run is begun again."""
 
@@ -66,12 +67,13 @@ async def _record_patiently(
                 raise Retry(defer=AGAIN_S) from error
             failures += 1
             await asyncio.sleep(min(5.0, 0.1 * 2**failures))
-        elif not is_plain and (was_refused or is_unstorable(error)):
+        elif not is_plain and outcome.name != "interrupted" and (was_refused or is_unstorable(error)):
             logger.error("the ledger refuses the end of the run, so it has failed", exc_info=error)
             outcome = Outcome("failed", error=stated("unstorable", f"its end cannot be stored: {first_line(error)}"))
             is_plain = True
         elif not was_refused:
-            was_refused = True  # it may have been for a reason of the moment (a migration, say)
+            was_refused = True  # it may be for a reason of the moment (a migration, say)
+            await asyncio.sleep(REFUSED_PAUSE_S)
         else:
             logger.error("the end of the run cannot be recorded", exc_info=error)
             raise Retry(defer=AGAIN_S) from error

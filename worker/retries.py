@@ -79,11 +79,11 @@ def classify(error: BaseException, *, attempt: int, policy: RetryPolicy) -> Outc
 def _reasons(error: BaseException) -> list[BaseException]:
     """Return the errors of a group that say why it ended, what names an outcome first; any other error alone.
 
-    A task that was cancelled because of another one, or stopped because the worker stops, is no reason beside others.
+    A task that was cancelled because of another one, or that would only wait, is no reason beside others.
     """
     errors = sorted(leaves(error), key=_rank)
-    failures = [one for one in errors if not isinstance(one, RunInterrupted | CancelledError)]
-    return failures or [one for one in errors if isinstance(one, RunInterrupted)] or errors
+    failures = [one for one in errors if not isinstance(one, JobSnoozed | RunInterrupted | CancelledError)]
+    return failures or [one for one in errors if not isinstance(one, CancelledError)] or errors
 
 
 def _rank(error: BaseException) -> int:

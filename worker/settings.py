@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from holdfast.address import parse_address, shown
-from holdfast.wire import DEFAULT_QUEUE, MAX_PAYLOAD_BYTES, queue_key
+from holdfast.wire import DEFAULT_QUEUE, MAX_PAYLOAD_BYTES, MAX_REPORT_BYTES, queue_key
 from jobs.settings import JobSettings
 from worker.embedded import socket_path
 from worker.served_queues import LONGEST_NAME, ServedQueue, read_queues
@@ -37,9 +37,10 @@ class Settings(JobSettings):
     ``QUEUE_NAME`` alone."""
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Runs at the same time in one worker. More than pool and overflow together means waiting for connections."""
-    max_payload_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = MAX_PAYLOAD_BYTES
+    max_payload_bytes: Annotated[int, Field(ge=1024, le=MAX_REPORT_BYTES)] = MAX_PAYLOAD_BYTES
     """The largest request that a worker takes, in bytes of JSON; a larger one fails, unread. Producers have the same
-    limit unless they are told another: raise it here first. Redis holds each request until its run is over."""
+    limit unless they are told another: raise it here first. Redis holds each request until its run is over, and what
+    a report may have at most is what the ledger of each engine takes."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 30.0
     """Seconds that running jobs have to end after SIGTERM; then they are interrupted and resume elsewhere. A second
     signal does not wait for them. A process that is not at its end two seconds later ends itself (exit code 1): keep

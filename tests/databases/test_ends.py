@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from db.connection import get_async_session, get_reader
 from db.repositories import job_run, run_actions
 from db.repositories.job_run import BornRun
 from holdfast.ids import uuid7
+from holdfast.outbox import job_runs
 from holdfast.states import RunState
 from tests.databases.runs import (
     QUEUE,
@@ -116,6 +118,17 @@ async def test_a_key_belongs_to_its_kind_whatever_colons_they_have() -> None:
 async def test_workers_of_earlier_versions_see_the_same_key() -> None:
     given = await admitted("ada", born_run=born(unique_key="k:1"))
     assert (await run_of(given.run_id)).live_key == "import_tasks:k:1"
+
+
+async def test_a_key_of_an_earlier_version_is_seen_while_its_run_lives() -> None:
+    first, second = (replace(born(unique_key="5"), kind="sync:user") for _ in range(2))
+    given = await admission(first)
+    assert isinstance(given, Admitted)
+    async with get_async_session() as session:
+        await session.execute(update(job_runs).values(live_key="sync:user:5"))
+    assert isinstance(await admission(second), AlreadyOver)
+    await ledger.finish(given, Outcome("interrupted"))
+    assert isinstance(await admission(first), Admitted)
 
 
 @pytest.mark.parametrize("outcome", [DONE, FAILED, Outcome("cancelled", error={"type": "cancelled", "message": "m"})])

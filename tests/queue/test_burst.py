@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from db.models import Installation
 from db.repositories import control
 from holdfast import Client, outbox, wire
 from tests.queue.lasting_kinds import Lasting
@@ -58,6 +60,22 @@ async def test_a_burst_leaves_what_may_not_start_here_and_says_so(
         assert {run.state for run in await ledger.runs()} == {"waiting"}
     (said,) = [event for event in log_events(worker) if event["event"].startswith("due runs were left")]
     assert (said[why], said["unknown_kind"]) == (3, 1)
+
+
+async def test_a_burst_ends_on_a_held_database(place: Workplace) -> None:
+    async with Client(place.redis_url) as client, place.ledger() as ledger:
+        with place.started_worker("owner") as owner:
+            assert owner.terminate() == 0
+        async with ledger.manager.session() as session:
+            elsewhere = {"server": "sqlite 1", "addresses": ["/elsewhere/holdfast.db"]}
+            await session.execute(update(Installation).values(elsewhere))
+            await outbox.enqueue(session, place.import_request())
+        await client.enqueue(place.import_request())
+        with place.worker("--burst") as worker:
+            assert worker.wait(PATIENCE_S) == 0
+        assert [run.state for run in await ledger.runs()] == ["waiting"]
+    (said,) = [event for event in log_events(worker) if event["event"].startswith("due runs were left")]
+    assert said["held"] == 1
 
 
 def test_a_burst_ends_though_redis_had_refused_to_say_what_is_due(place: Workplace, redis_server: RedisServer) -> None:
