@@ -19,10 +19,11 @@ from db.archives.erasing import mapped_tables
 from db.archives.rows import Shape
 from db.connection import get_reading_session
 from db.models import ArchivePart
+from db.repositories.installation import without_inherited
 from holdfast.outbox import job_runs, job_runs_history
 from holdfast.requests import ArchiveDeleted
 from holdfast.states import RunState
-from jobs.archive_deleted.folders import MANIFEST, close_folder, remove_unlisted, unlisted
+from jobs.archive_deleted.folders import MANIFEST, NOT_OURS, close_folder, remove_unlisted, unlisted
 from jobs.archive_deleted.part_files import fence_of
 from jobs.archive_manifests import Manifest
 from jobs.settings import JobSettings
@@ -54,7 +55,7 @@ async def close_ended_runs(settings: JobSettings, catalog: Catalog) -> int:
     """Remove the files that archive runs have not listed which are over, and write the manifests that are missing.
 
     Nothing is touched of a run that is live or that neither the ledger nor the history knows, nor of an attempt later
-    than the last one that they know.
+    than the last one that they know. Of a run that was enqueued before this database was adopted no file is removed.
 
     Args:
         settings: where the folders are.
@@ -84,7 +85,7 @@ async def close_ended_runs(settings: JobSettings, catalog: Catalog) -> int:
                     await asyncio.to_thread(remove_unlisted, folder.path, fence, listed)
                 else:
                     shapes = await _shapes(session, catalog, {part.table_name for part in parts})
-                    await asyncio.to_thread(close_folder, folder.path, run_id, fence, parts=parts, shapes=shapes)
+                    await asyncio.to_thread(close_folder, folder.path, fence, parts=parts, shapes=shapes)
     return closed
 
 
@@ -121,13 +122,14 @@ def _read_folder(path: Path) -> _Folder | None:
 
 
 async def _fences_of_ended(session: AsyncSession, run_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Return the archive runs among these that are over, with the fence of their last attempt."""
+    """Return the archive runs among these that are over, with the fence up to which their files may be removed."""
     found: dict[UUID, tuple[str, int]] = {}
     for table in (job_runs, job_runs_history):  # a run that is retried from the history at this moment is in both
         query = select(table.c.id, table.c.state, table.c.fence)
         rows = await session.execute(query.where(table.c.id.in_(run_ids), table.c.kind == ArchiveDeleted.kind))
         found = {row.id: (row.state, row.fence) for row in rows} | found
-    return {run_id: fence for run_id, (state, fence) in found.items() if RunState(state).is_over}
+    fences = {run_id: fence for run_id, (state, fence) in found.items() if RunState(state).is_over}
+    return dict.fromkeys(fences, NOT_OURS) | await without_inherited(session, fences)
 
 
 async def _shapes(session: AsyncSession, catalog: Catalog, names: Collection[str]) -> Mapping[str, Shape]:

@@ -12,11 +12,12 @@ ledger's own server would be an outage.
   so is one that was restored in its place; a copy elsewhere has neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import URL, Dialect, Select, insert, literal, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
@@ -25,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from db.models import Installation
 from db.types import utc_now
 from db.urls import is_in_memory
-from holdfast.outbox import uuid7
+from holdfast.outbox import job_runs, job_runs_history, uuid7
 
 ONLY_ROW = 1
 SERVERS = {
@@ -104,6 +105,23 @@ async def settle(session: AsyncSession) -> Sight:
             if not (await look(session)).is_held:
                 await adopt(session)
     return await look(session)
+
+
+async def without_inherited(session: AsyncSession, fences: Mapping[UUID, int]) -> dict[UUID, int]:
+    """Leave out the runs that were enqueued before this ledger was adopted.
+
+    They may be another database's as well, of which this one is a copy, and which has gone on with them.
+
+    Args:
+        session: where to look.
+        fences: something of each run, by its id.
+    """
+    adopted_at = select(Installation.adopted_at).where(Installation.id == ONLY_ROW).scalar_subquery()
+    inherited = set[UUID]()
+    for table in (job_runs, job_runs_history):
+        query = select(table.c.id).where(table.c.id.in_(list(fences)), table.c.enqueued_at <= adopted_at)
+        inherited.update(await session.scalars(query))
+    return {run_id: fence for run_id, fence in fences.items() if run_id not in inherited}
 
 
 def configured_address(url: URL) -> str:

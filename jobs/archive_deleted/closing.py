@@ -8,8 +8,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from db.models import ArchivePart
+from db.repositories.installation import without_inherited
 from holdfast.requests import ArchiveDeleted, ArchiveReport, KeptRow
-from jobs.archive_deleted.folders import close_folder, is_there
+from jobs.archive_deleted.folders import NOT_OURS, close_folder, is_there
 from jobs.archive_deleted.plan import Plan
 from jobs.archive_deleted.state import EndedBy, Progressed
 from jobs.context import RunContext
@@ -50,8 +51,9 @@ async def close_files(context: RunContext, plan: Plan, *, early: bool = False) -
                     f"{folder / part.file} is missing or cut off, though its rows were archived and deleted: bring it "
                     "back, or set ARCHIVE_DIR to where it was written, and retry the run",
                 )
-        run = (context.run_id, context.fence)
-        await asyncio.to_thread(close_folder, folder, *run, parts=parts, shapes=plan.shapes)
+        ours = await without_inherited(batch.session, {context.run_id: context.fence})
+        fence = ours.get(context.run_id, NOT_OURS)
+        await asyncio.to_thread(close_folder, folder, fence, parts=parts, shapes=plan.shapes)
     return Files(folder, len(parts), sum(part.bytes for part in parts)) if parts else None
 
 

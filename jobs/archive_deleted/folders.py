@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from db.archives.rows import Shape
 from db.models import ArchivePart
@@ -14,17 +13,18 @@ from jobs.archive_deleted.part_files import fence_of, sync_folder, usable
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+NOT_OURS = 0
+"""The fence of a run of which nothing may be removed: before that of any attempt."""
 
 
-def close_folder(
-    folder: Path, run_id: UUID, fence: int, *, parts: Sequence[ArchivePart], shapes: Mapping[str, Shape]
-) -> None:
+def close_folder(folder: Path, fence: int, *, parts: Sequence[ArchivePart], shapes: Mapping[str, Shape]) -> None:
     """Remove what an archive run has written and not listed, and write its manifest where all that is listed is there.
+
+    A manifest that names other files that are there, too, is left as it is: another database has listed them.
 
     Args:
         folder: the run's; it may be missing.
-        run_id: the run's.
-        fence: of its last attempt, from which no batch can commit any more.
+        fence: of its last attempt, from which no batch can commit any more; ``NOT_OURS``: nothing is to be removed.
         parts: all that it has listed, by number.
         shapes: of the tables, as far as they are known.
 
@@ -32,10 +32,11 @@ def close_folder(
         FolderUnusable: it may not be written.
         OSError: it cannot be written now.
     """
-    remove_unlisted(folder, fence, {part.file for part in parts})
-    if parts and all(is_there(folder, part) for part in parts):
+    listed = {part.file for part in parts}
+    remove_unlisted(folder, fence, listed)
+    if parts and all(is_there(folder, part) for part in parts) and not _tells_of_others(folder, listed):
         with usable(folder):
-            _write_manifest(folder, run_id, shapes, parts)
+            _write_manifest(folder, shapes, parts)
 
 
 def remove_unlisted(folder: Path, fence: int, listed: Collection[str]) -> None:
@@ -62,13 +63,21 @@ def unlisted(names: Iterable[str], fence: int, listed: Collection[str]) -> list[
     return [name for name in names if name not in listed and (of := fence_of(name)) is not None and of <= fence]
 
 
+def _tells_of_others(folder: Path, listed: Collection[str]) -> bool:
+    try:
+        told = [part["file"] for part in json.loads((folder / MANIFEST).read_bytes())["parts"]]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):  # there is none, or it is none
+        return False
+    return any((folder / name).is_file() for name in told if name not in listed)
+
+
 def is_there(folder: Path, part: ArchivePart) -> bool:
     """Whether a listed file is there and has its length."""
     path = folder / part.file
     return path.is_file() and path.stat().st_size == part.bytes
 
 
-def _write_manifest(folder: Path, run_id: UUID, shapes: Mapping[str, Shape], parts: Sequence[ArchivePart]) -> None:
+def _write_manifest(folder: Path, shapes: Mapping[str, Shape], parts: Sequence[ArchivePart]) -> None:
     tables = sorted({part.table_name for part in parts} & shapes.keys())
     described = {
         name: {
@@ -78,7 +87,7 @@ def _write_manifest(folder: Path, run_id: UUID, shapes: Mapping[str, Shape], par
         }
         for name in tables
     }
-    _store(folder, {"format": FORMAT, "run_id": str(run_id), "tables": described, "parts": list(map(_told, parts))})
+    _store(folder, {"format": FORMAT, "run_id": folder.name, "tables": described, "parts": list(map(_told, parts))})
 
 
 def rewrite_manifest(folder: Path, parts: Sequence[ArchivePart]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ from sqlalchemy import Table, delete, select, update
 from db.archives.catalog import Catalog
 from db.connection import get_async_session
 from db.models import ArchivePart, Task
-from db.repositories import job_run
+from db.repositories import installation, job_run
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ArchiveDeleted
@@ -56,10 +57,14 @@ async def begun() -> Admitted:
 
 @pytest.fixture
 async def stopped(ids: list[UUID], job_settings: JobSettings) -> Admitted:
+    return await begun_and_stopped(job_settings)
+
+
+async def begun_and_stopped(settings: JobSettings) -> Admitted:
     """A run that a worker has let go in the middle."""
     given = await begun()
-    folder = folder_of(job_settings, given)
-    context = context_of(given, job_settings, should_stop=lambda: len(list(folder.glob("*.zst"))) > 2)
+    folder = folder_of(settings, given)
+    context = context_of(given, settings, should_stop=lambda: len(list(folder.glob("*.zst"))) > 2)
     with pytest.raises(RunInterrupted):
         await archive_deleted(context, REQUEST)
     return given
@@ -72,6 +77,14 @@ def folder_of(settings: JobSettings, given: Admitted) -> Path:
 async def listed_of(given: Admitted) -> set[str]:
     async with get_async_session(read_only=True) as session:
         return set(await session.scalars(select(ArchivePart.file).where(ArchivePart.run_id == given.run_id)))
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def fail(*_: object, **__: object) -> None:
+    raise JobFailed("some_code", "the disk is on fire")
 
 
 def names_in(folder: Path) -> set[str]:
@@ -122,9 +135,6 @@ async def test_a_run_that_ends_for_good_is_closed(
 async def test_the_error_that_ends_a_run_is_told_even_if_nothing_can_be_closed(
     ids: list[UUID], job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        raise JobFailed("some_code", "the disk is on fire")
-
     def close(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -208,6 +218,64 @@ async def test_files_that_a_manifest_names_are_never_removed(ids: list[UUID], jo
     async with get_async_session(read_only=True) as session:
         (unlisted,) = (await find_unlisted(session, job_settings)).unlisted
     assert {part.file for part in unlisted.parts} == before - await listed_of(given) - {"manifest.json"}
+
+
+async def adopt_copy(of: Admitted) -> None:
+    """Let this database be a copy, made when a single file was listed; what lies there besides, the original lists."""
+    first = min(await listed_of(of))
+    async with get_async_session() as session:
+        await installation.adopt(session)
+        await session.execute(delete(ArchivePart).where(ArchivePart.file != first))
+
+
+@pytest.mark.parametrize("has_ended", [False, True], ids=["original is at it", "original has ended"])
+@pytest.mark.parametrize("state", ["cancelled", "failed", "quarantined"])
+async def test_a_copy_removes_no_file_that_its_original_may_list(
+    state: str, has_ended: bool, stopped: Admitted, job_settings: JobSettings
+) -> None:
+    folder = folder_of(job_settings, stopped)
+    if has_ended:
+        again = await admitted("ada", run_id=stopped.run_id)
+        await archive_deleted(context_of(again, job_settings), REQUEST)
+    before = contents_of(folder)
+    await adopt_copy(stopped)
+    async with get_async_session() as session:
+        await session.execute(update(job_runs).values(state=state, fence=9, finished_at=job_runs.c.enqueued_at))
+    await close_ended_runs(job_settings, Catalog.of())
+    assert contents_of(folder).items() >= before.items()
+    assert await close_ended_runs(job_settings, Catalog.of()) == 0
+
+
+@pytest.mark.parametrize("ends", ["done", "failed"])
+@pytest.mark.parametrize("has_ended", [False, True], ids=["original is at it", "original has ended"])
+async def test_nor_does_a_run_that_the_copy_goes_on_with(
+    ends: str, has_ended: bool, stopped: Admitted, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, request = folder_of(job_settings, stopped), ArchiveDeleted(destination="files", max_rows=1)
+    if has_ended:
+        again = await admitted("ada", run_id=stopped.run_id)
+        await archive_deleted(context_of(again, job_settings), REQUEST)
+    before = contents_of(folder)
+    await adopt_copy(stopped)
+    async with get_async_session() as session:
+        await session.execute(update(job_runs).values(fence=5))
+    if ends == "failed":
+        monkeypatch.setattr(flow, "close_files", fail)
+    given = replace(stopped, fence=5)
+    with pytest.raises(JobFailed) if ends == "failed" else nullcontext():
+        await archive_deleted(context_of(given, job_settings), request)
+    assert contents_of(folder).items() >= before.items()
+    assert "manifest.json" in names_in(folder)
+
+
+async def test_a_run_that_began_after_the_adoption_is_closed(ids: list[UUID], job_settings: JobSettings) -> None:
+    async with get_async_session() as session:
+        await installation.adopt(session)
+    given = await begun_and_stopped(job_settings)
+    (folder_of(job_settings, given) / part_name("tasks", 900, given.fence)).write_bytes(b"rows")
+    await ledger.finish(given, Outcome("cancelled"))
+    assert await close_ended_runs(job_settings, Catalog.of()) == 1
+    await assert_closed(job_settings, given)
 
 
 async def test_two_may_close_the_same_folders(stopped: Admitted, job_settings: JobSettings) -> None:
