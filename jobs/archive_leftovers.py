@@ -1,7 +1,8 @@
-"""What archive runs have left in their folders that ended while nobody performed them, or were cut off at their end.
+"""What runs have left in the folders of archives that ended while nobody performed them, or were cut off at their end.
 
 A run that was cancelled while it waited, or that was quarantined, may have left files which no transaction has listed:
-copies of rows that are in their tables, or were erased since.
+copies of rows that are in their tables, or were erased since. Archive runs write into folders of their own; those that
+restore or erase write files of any archive run anew.
 """
 
 import asyncio
@@ -21,14 +22,17 @@ from db.connection import get_reading_session
 from db.models import ArchivePart
 from db.repositories.installation import without_inherited
 from holdfast.outbox import job_runs, job_runs_history
-from holdfast.requests import ArchiveDeleted
+from holdfast.requests import ArchiveDeleted, EraseArchived, RestoreArchived
 from holdfast.states import RunState
 from jobs.archive_deleted.folders import MANIFEST, NOT_OURS, close_folder, remove_unlisted, unlisted
-from jobs.archive_deleted.part_files import fence_of
+from jobs.archive_deleted.part_files import rewriter_of
 from jobs.archive_manifests import Manifest
+from jobs.archive_parts import remove_rewritten
 from jobs.settings import JobSettings
 
 RUNS_A_QUERY = 500
+REWRITERS = (RestoreArchived.kind, EraseArchived.kind)
+"""The kinds that write files of archive runs anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class _Folder:
 
 
 async def close_ended_runs(settings: JobSettings, catalog: Catalog) -> int:
-    """Remove the files that archive runs have not listed which are over, and write the manifests that are missing.
+    """Remove the files that runs have not listed which are over, and write the manifests that are missing.
 
     Nothing is touched of a run that is live or that neither the ledger nor the history knows, nor of an attempt later
     than the last one that they know. Of a run that was enqueued before this database was adopted no file is removed.
@@ -69,24 +73,37 @@ async def close_ended_runs(settings: JobSettings, catalog: Catalog) -> int:
         OSError: one cannot be written now.
     """
     folders = await asyncio.to_thread(_odd_folders, settings.archives_dir)
-    run_ids, closed = list(folders), 0
+    run_ids, closed = list(folders), set[Path]()
     for start in range(0, len(run_ids), RUNS_A_QUERY):
         async with get_reading_session() as session:
             # Before the list: from a run that is over, no batch can commit any more.
-            fences = await _fences_of_ended(session, run_ids[start : start + RUNS_A_QUERY])
+            fences = await _fences_of_ended(session, run_ids[start : start + RUNS_A_QUERY], [ArchiveDeleted.kind])
             for run_id, fence in fences.items():
                 query = select(ArchivePart).where(ArchivePart.run_id == run_id).order_by(ArchivePart.number)
                 parts, folder = list(await session.scalars(query)), folders[run_id]
                 listed = {part.file for part in parts}
                 if not folder.has_work(fence, listed):
                     continue
-                closed += 1
+                closed.add(folder.path)
                 if folder.told == listed:
                     await asyncio.to_thread(remove_unlisted, folder.path, fence, listed)
                 else:
                     shapes = await _shapes(session, catalog, {part.table_name for part in parts})
                     await asyncio.to_thread(close_folder, folder.path, fence, parts=parts, shapes=shapes)
-    return closed
+    return len(closed | await _remove_rewritten(folders.values()))
+
+
+async def _remove_rewritten(folders: Collection[_Folder]) -> set[Path]:
+    """Remove what runs that are over have written anew and not listed; returns in which folders."""
+    untold = {folder.path / name: rewriter_of(name) for folder in folders for name in folder.files - folder.told}
+    paths, removed = [path for path, rewriter in untold.items() if rewriter is not None], set[Path]()
+    for start in range(0, len(paths), RUNS_A_QUERY):
+        some = paths[start : start + RUNS_A_QUERY]
+        run_ids = {rewriter[0] for path in some if (rewriter := untold[path]) is not None}
+        async with get_reading_session() as session:
+            fences = await _fences_of_ended(session, run_ids, REWRITERS)
+            removed |= await remove_rewritten(session, some, fences)
+    return removed
 
 
 def _odd_folders(archives: Path) -> dict[UUID, _Folder]:
@@ -117,16 +134,16 @@ def _read_folder(path: Path) -> _Folder | None:
             told = frozenset(part.file for part in manifest.parts)
     except (ValueError, OSError):
         return None
-    files = frozenset(name for name in names if name.endswith(".ndjson.zst") or fence_of(name) is not None)
+    files = frozenset(name for name in names if name.endswith((".ndjson.zst", ".ndjson.zst.partial")))
     return _Folder(path, files, told)
 
 
-async def _fences_of_ended(session: AsyncSession, run_ids: Collection[UUID]) -> dict[UUID, int]:
-    """Return the archive runs among these that are over, with the fence up to which their files may be removed."""
+async def _fences_of_ended(session: AsyncSession, run_ids: Collection[UUID], kinds: Collection[str]) -> dict[UUID, int]:
+    """Return the runs of these kinds that are over, with the fence up to which their files may be removed."""
     found: dict[UUID, tuple[str, int]] = {}
     for table in (job_runs, job_runs_history):  # a run that is retried from the history at this moment is in both
         query = select(table.c.id, table.c.state, table.c.fence)
-        rows = await session.execute(query.where(table.c.id.in_(run_ids), table.c.kind == ArchiveDeleted.kind))
+        rows = await session.execute(query.where(table.c.id.in_(run_ids), table.c.kind.in_(kinds)))
         found = {row.id: (row.state, row.fence) for row in rows} | found
     fences = {run_id: fence for run_id, (state, fence) in found.items() if RunState(state).is_over}
     return dict.fromkeys(fences, NOT_OURS) | await without_inherited(session, fences)

@@ -1,12 +1,12 @@
 """Taking rows out of the files of archives: a file is written anew without them, and replaces the old one.
 
 The new file is durable before the transaction commits that lists it; the old one is removed after that. What a killed
-worker leaves behind is removed by whoever goes on with its run.
+worker leaves behind is removed by whoever goes on with its run, or by ``close_ended_runs``.
 """
 
 import asyncio
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -18,12 +18,21 @@ from db.archives.contents import PartName
 from db.archives.keys import Key
 from db.archives.reading import LineUnreadable, read_key
 from db.models import ArchivePart, JobRun
+from db.repositories.installation import without_inherited
 from holdfast.states import LIVE_STATES
-from jobs.archive_deleted.folders import rewrite_manifest
-from jobs.archive_deleted.part_files import PartFile, PartUnreadable, sync_folder, write_part
+from jobs.archive_deleted.folders import NOT_OURS, rewrite_manifest, told_files
+from jobs.archive_deleted.part_files import (
+    PartFile,
+    PartUnreadable,
+    rewriter_of,
+    rewritten_name,
+    sync_folder,
+    usable,
+    write_part,
+)
 from jobs.archive_files import FoundInFiles, Part, lines_of, part_of
 from jobs.context import RunContext
-from jobs.outcomes import JobSnoozed
+from jobs.outcomes import JobCancelled, JobFailed, JobSnoozed
 
 RUN_IS_LIVE_S = 2.0
 """Seconds after which files are looked at again whose archive run is not over."""
@@ -125,8 +134,7 @@ def _rewrite(part: Part, table: Table, keys: set[Key], context: RunContext) -> P
     if not kept:
         return None
     # Not named as its archive run names files: that one removes those which it has not listed.
-    mark = f"{context.run_id.hex}-{context.fence}-{secrets.token_hex(4)}"
-    name = f"{part.table}-{part.number:06d}.{mark}.ndjson.zst"
+    name = rewritten_name(part.table, part.number, context.run_id, context.fence)
     return write_part(part.folder, name, "".join(kept).encode())
 
 
@@ -170,18 +178,75 @@ async def begin_again(context: RunContext, old: Sequence[str]) -> None:
     if old:
         await settle(context, old)
     if context.fence > 1:
-        async with context.batch() as batch:
-            await _remove_leftovers(batch.session, context)
+        await remove_leftovers(context)
 
 
-async def _remove_leftovers(session: AsyncSession, context: RunContext) -> None:
-    """Remove files that earlier attempts of this run have written and never listed; the session has the run locked."""
+@asynccontextmanager
+async def tidying(context: RunContext) -> AsyncIterator[None]:
+    """Remove at the end of a run what it has written and never listed; also where it fails or is cancelled.
+
+    Args:
+        context: the run.
+    """
+    try:
+        yield
+    except (JobCancelled, JobFailed):
+        # What cannot be done now is left to ``close_ended_runs``: the error that ends the run is the one to be told.
+        with suppress(Exception):
+            await remove_leftovers(context, although_cancelled=True)
+        raise
+    await remove_leftovers(context)
+
+
+async def remove_leftovers(context: RunContext, *, although_cancelled: bool = False) -> None:
+    """Remove files that this run has written and never listed, in whichever attempt.
+
+    Args:
+        context: the run; none of its batches is open.
+        although_cancelled: as for ``RunContext.batch``.
+
+    Raises:
+        FolderUnusable: one may not be removed.
+        OSError: one cannot be removed now.
+    """
     folder = context.settings.archives_dir
-    written = await asyncio.to_thread(lambda: list(folder.glob(f"*/*.{context.run_id.hex}-*")))
+    async with context.batch(although_cancelled=although_cancelled) as batch:
+        written = await asyncio.to_thread(lambda: list(folder.glob(f"*/*.{context.run_id.hex}-*")))
+        fences = await without_inherited(batch.session, {context.run_id: context.fence})
+        await remove_rewritten(batch.session, written, fences)
+
+
+async def remove_rewritten(session: AsyncSession, paths: Iterable[Path], fences: Mapping[UUID, int]) -> set[Path]:
+    """Remove files that runs have written anew, and that neither the list nor a manifest names.
+
+    Args:
+        session: where the list is read.
+        paths: files of archives, whoever has written them.
+        fences: the runs whose files may go, with the last fence that counts: no batch of it can commit meanwhile.
+
+    Returns:
+        The folders in which there were any.
+
+    Raises:
+        FolderUnusable: one may not be removed.
+        OSError: one cannot be removed now.
+    """
+    written = []
+    for path in paths:
+        rewriter = rewriter_of(path.name)
+        if rewriter is not None and rewriter[1] <= fences.get(rewriter[0], NOT_OURS):
+            written.append(path)
     if not written:
-        return
+        return set()
     query = select(ArchivePart.file).where(ArchivePart.file.in_([path.name for path in written]))
     listed = set(await session.scalars(query))
-    for path in written:
-        if path.name not in listed:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+    return await asyncio.to_thread(_remove, [path for path in written if path.name not in listed])
+
+
+def _remove(paths: Sequence[Path]) -> set[Path]:
+    told = {folder: told_files(folder) for folder in {path.parent for path in paths}}
+    unlisted = [path for path in paths if path.name not in told[path.parent]]
+    for path in unlisted:
+        with usable(path.parent):
+            path.unlink(missing_ok=True)
+    return {path.parent for path in unlisted}

@@ -23,7 +23,7 @@ from holdfast.progress import Progress
 from holdfast.requests import RefusedRow
 from jobs.archive_deleted.part_files import FolderUnusable, PartUnreadable
 from jobs.archive_files import FoundInFiles
-from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, begin_again, settle
+from jobs.archive_parts import RUN_IS_LIVE_S, PartsChanged, TakenOut, begin_again, remove_leftovers, settle
 from jobs.context import Batch, RunContext
 from jobs.outcomes import JobFailed, JobSnoozed
 
@@ -204,6 +204,7 @@ class RecordWalk:
                 name = f"{self.wanted.table.fullname} {key_text(key)}"
                 message = f"{name}: the database refused it ({first_line(error)}): look at its rules"
                 await self._commit_refused(RefusedRow(key=key_text(key), code="refused", message=message))
+                await remove_leftovers(self.context)  # what it wrote for the batch that was refused
             await self._publish()
             if self._next < len(keys):
                 self.context.stop_if_asked()

@@ -63,12 +63,16 @@ def unlisted(names: Iterable[str], fence: int, listed: Collection[str]) -> list[
     return [name for name in names if name not in listed and (of := fence_of(name)) is not None and of <= fence]
 
 
-def _tells_of_others(folder: Path, listed: Collection[str]) -> bool:
+def told_files(folder: Path) -> set[str]:
+    """Return the files that a run's manifest names; none where there is no manifest, or it is none."""
     try:
-        told = [part["file"] for part in json.loads((folder / MANIFEST).read_bytes())["parts"]]
-    except (FileNotFoundError, ValueError, LookupError, TypeError):  # there is none, or it is none
-        return False
-    return any((folder / name).is_file() for name in told if name not in listed)
+        return {part["file"] for part in json.loads((folder / MANIFEST).read_bytes())["parts"]}
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return set()
+
+
+def _tells_of_others(folder: Path, listed: Collection[str]) -> bool:
+    return any((folder / name).is_file() for name in told_files(folder).difference(listed))
 
 
 def is_there(folder: Path, part: ArchivePart) -> bool:

@@ -9,10 +9,12 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import zstandard
 
@@ -50,6 +52,24 @@ def fence_of(name: str) -> int | None:
     """Return the fence in the name of a part's file, finished or not; None where it is none."""
     found = re.search(r"\.(\d+)\.ndjson\.zst(\.partial)?$", name)
     return None if found is None else int(found[1])
+
+
+def rewritten_name(table: str, number: int, run_id: UUID, fence: int) -> str:
+    """Return a new name for a part that another run writes anew, so that its archive run does not take it for its own.
+
+    Args:
+        table: whose rows it holds.
+        number: the part's.
+        run_id: the run that writes it.
+        fence: of that run.
+    """
+    return f"{table}-{number:06d}.{run_id.hex}-{fence}-{secrets.token_hex(4)}.ndjson.zst"
+
+
+def rewriter_of(name: str) -> tuple[UUID, int] | None:
+    """Return the run and the fence in a name of ``rewritten_name``, finished or not; None where it is none."""
+    found = re.search(r"\.([0-9a-f]{32})-(\d+)-[0-9a-f]+\.ndjson\.zst(\.partial)?$", name)
+    return None if found is None else (UUID(found[1]), int(found[2]))
 
 
 def make_folder(folder: Path) -> None:

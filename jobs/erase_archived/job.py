@@ -14,7 +14,7 @@ from db.mixins import now
 from holdfast.requests import EraseArchived, EraseReport, RefusedRow
 from jobs.archive_files import FileSearch, FoundInFiles
 from jobs.archive_leftovers import close_ended_runs
-from jobs.archive_parts import lock_parts, take_out
+from jobs.archive_parts import lock_parts, take_out, tidying
 from jobs.archive_records import RecordWalk, Step, prefixed, read_names, read_types, telling_of_files
 from jobs.context import Batch, RunContext
 from jobs.erase_archived.again import EraseAgain
@@ -38,11 +38,11 @@ async def erase_archived(context: RunContext, request: EraseArchived, *, catalog
     if not request.dry_run:
         with telling_of_files(lambda: "nothing was erased"):
             await close_ended_runs(context.settings, known)  # their leftovers may hold the rows
-    if request.again:
-        again = EraseAgain(context, known)
-        return await (again.look() if request.dry_run else again.run())
-    erasing = Erase(context, request, known)
-    return await (erasing.look() if request.dry_run else erasing.run())
+    erasing = EraseAgain(context, known) if request.again else Erase(context, request, known)
+    if request.dry_run:
+        return await erasing.look()
+    async with tidying(context):
+        return await erasing.run()
 
 
 class Erase:

@@ -18,7 +18,7 @@ from db.connection import get_async_session
 from db.mixins import now
 from holdfast.requests import RefusedRow, RestoreArchived, RestoreReport
 from jobs.archive_files import FileSearch, FoundInFiles
-from jobs.archive_parts import PartsChanged, lock_parts, take_out
+from jobs.archive_parts import PartsChanged, lock_parts, take_out, tidying
 from jobs.archive_records import RecordWalk, Step, prefixed, read_names, read_types
 from jobs.context import Batch, RunContext
 from jobs.outcomes import JobFailed
@@ -41,7 +41,10 @@ async def restore_archived(
         FenceLost: another worker has taken the run over.
     """
     restore = Restore(context, request, catalog or Catalog.of())
-    return await (restore.look() if request.dry_run else restore.run())
+    if request.dry_run:
+        return await restore.look()
+    async with tidying(context):
+        return await restore.run()
 
 
 class Restore:
