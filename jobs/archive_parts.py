@@ -150,7 +150,8 @@ async def settle(context: RunContext, old: Sequence[str]) -> None:
         run, _, name = place.partition("/")
         by_run.setdefault(run, []).append(name)
     for run, names in by_run.items():
-        async with context.batch() as batch:
+        # Whoever cancels the run meanwhile comes too late: what was taken out must not stay in the old file.
+        async with context.batch(although_cancelled=True) as batch:
             query = select(ArchivePart).where(ArchivePart.run_id == UUID(run)).order_by(ArchivePart.number)
             if batch.session.get_bind().dialect.name != "sqlite":
                 query = query.with_for_update()

@@ -14,15 +14,16 @@ from sqlalchemy.exc import IntegrityError
 
 from db.archives.catalog import Catalog
 from db.connection import get_async_session
-from db.repositories import installation
+from db.repositories import installation, job_run
 from holdfast.outbox import job_runs
 from holdfast.requests import EraseArchived, RestoreArchived
 from jobs import archive_parts
+from jobs import archive_records as records
 from jobs.archive_deleted.part_files import PartUnreadable
 from jobs.archive_leftovers import close_ended_runs
 from jobs.erase_archived import erase_archived
 from jobs.erase_archived import job as erasing
-from jobs.outcomes import JobFailed
+from jobs.outcomes import JobCancelled, JobFailed
 from jobs.restore_archived import job as restoring
 from jobs.restore_archived import restore_archived
 from jobs.settings import JobSettings
@@ -158,3 +159,20 @@ async def test_a_run_that_fails_leaves_no_file(
     with pytest.raises(JobFailed, match="damaged"):
         await perform(await begin(kind), kind, job_settings, ids[0])
     assert len(files_with(job_settings, ids[1])) == 1
+
+
+@KINDS
+async def test_what_was_replaced_goes_although_the_run_is_cancelled(
+    kind: str, ids: list[UUID], job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, settle = await begin(kind), archive_parts.settle
+
+    async def cancelled_before(*args: Any) -> None:
+        async with get_async_session() as session:
+            await job_run.request_cancel(session, [given.run_id])
+        await settle(*args)
+
+    monkeypatch.setattr(records, "settle", cancelled_before)
+    with pytest.raises(JobCancelled):
+        await perform(given, kind, job_settings, *ids[:2])
+    assert (files_with(job_settings, ids[0]), len(files_with(job_settings, ids[1]))) == ([], 1)
