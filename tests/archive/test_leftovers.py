@@ -260,7 +260,7 @@ async def test_nor_does_a_run_that_the_copy_goes_on_with(
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(fence=5))
     if ends == "failed":
-        monkeypatch.setattr(flow, "close_files", fail)
+        monkeypatch.setattr("jobs.archive_deleted.job.close_files", fail)
     given = replace(stopped, fence=5)
     with pytest.raises(JobFailed) if ends == "failed" else nullcontext():
         await archive_deleted(context_of(given, job_settings), request)
