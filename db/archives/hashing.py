@@ -7,6 +7,7 @@ over the columns, each behind its length, or behind whether it is NULL. SQLite: 
 the quoted columns.
 """
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ _EXACT = (
 )
 """Types of PostgreSQL whose hash is one of their content."""
 _RECORD_HASH_SINCE = (14, 0)
+_END_OF_WORD = re.compile(r"[ (\[]")
 _PLAIN = (
     "uuid",
     "tinyint",
@@ -41,10 +43,21 @@ _PLAIN = (
     "float",
     "double",
     "date",
+    "datetime",
+    "timestamp",
     "time",
     "year",
 )
 """Types of MySQL and MariaDB whose values hold no comma, or are all of one length."""
+
+
+def base_type(kind: str) -> str:
+    """Return a type's own word: ``timestamp`` of ``timestamp(3) with time zone[]``.
+
+    Args:
+        kind: in the database's own words, in which whatever else begins so is another type (an enum ``timeframe``).
+    """
+    return _END_OF_WORD.split(kind, maxsplit=1)[0]
 
 
 def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mapping[str, str]) -> ColumnElement[Any]:
@@ -60,9 +73,9 @@ def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mappi
         if (dialect.server_version_info or _RECORD_HASH_SINCE) < _RECORD_HASH_SINCE:
             return func.hashtextextended(cast(func.row(*columns), Text()), literal_column("0"))
         exact = [
-            column if types.get(column.name, "").startswith(_EXACT) and "[]" not in types[column.name]
+            column if base_type(kind) in _EXACT and "[]" not in kind
             else cast(column, Text())
-            for column in columns
+            for column, kind in ((column, types.get(column.name, "")) for column in columns)
         ]  # fmt: skip
         return func.hash_record_extended(func.row(*exact), literal_column("0"))
     if dialect.name == "sqlite":
@@ -73,7 +86,7 @@ def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mappi
         return func.holdfast_crc32(cast(joined, LargeBinary()))
     parts: list[ColumnElement[Any]] = []
     for column in columns:
-        is_plain = types.get(column.name, "").startswith(_PLAIN)
+        is_plain = base_type(types.get(column.name, "")) in _PLAIN
         # No two rows have the same text, for concat_ws leaves out what is NULL. Quoted columns take twice the time.
         parts.append(column.is_(None) if is_plain else func.coalesce(func.length(column), literal_column("-1")))
         parts.append(cast(column, LargeBinary()))  # the columns have collations that do not mix

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    Time,
     case,
     cast,
     false,
@@ -29,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.documents import as_text, document_columns, line_text
-from db.archives.hashing import row_hash
+from db.archives.hashing import base_type, row_hash
 from db.archives.reading import LineUnreadable, read_line
 from db.archives.rows import Chosen, Proof, Shape
 from db.archives.values import JSON_NULL, writer_of
@@ -127,14 +128,15 @@ def _read_back(table: Table, lines: Iterable[str]) -> None:
 def _special(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
     """Yield the condition that a line has to be read back, which costs too much for each: Python has no instant without
     an end or before Christ, no end of a day and no month in a duration."""
-    if kind.startswith(("date", "time")) and kind.endswith("[]"):
+    base = base_type(kind)
+    if base in {"date", "timestamp", "time"} and kind.endswith("[]"):
         yield column.is_not(None)
-    elif kind.startswith(("date", "timestamp")):
+    elif base in {"date", "timestamp"}:
         yield column < literal_column(f"'0001-01-02'::{kind}")
         yield column > literal_column(f"'9999-12-30'::{kind}")
-    elif kind.startswith("time"):
-        yield column == literal_column(f"'24:00:00'::{kind}")
-    elif kind.startswith("interval"):
+    elif base == "time":
+        yield cast(column, Time()) == literal_column("'24:00'::time")  # with an offset it depends on the session's
+    elif base == "interval":
         yield _has_months(column)
 
 
@@ -143,13 +145,14 @@ def _has_months(column: Column[Any]) -> ColumnElement[bool]:
 
 
 def _shown(column: Column[Any], kind: str) -> ColumnElement[Any]:
-    if kind.startswith("numeric") and "[]" not in kind:
+    base = base_type(kind)
+    if base == "numeric" and "[]" not in kind:
         return cast(column, Text())
     if kind == "real":
         return cast(column, Double())  # with all the digits that Python sees
     if kind == "bytea":
         return func.encode(column, "base64")
-    if kind.startswith("interval"):
+    if base == "interval":
         return _shown_interval(column)
     return _shown_json(column, kind) if kind in {"json", "jsonb"} else column
 
