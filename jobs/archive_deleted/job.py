@@ -61,13 +61,11 @@ async def archive_deleted(
         state = await first_state(context.settings, request, plan)
     so_far = Progressed(state, before.counters)
     archive = Archive(context, request, plan, so_far)
-    if request.dry_run:
-        return await estimate(archive)
     try:
         with _final_errors():
-            return await archive.run()
+            return await (estimate(archive) if request.dry_run else archive.run())
     except (JobCancelled, JobFailed):
-        if request.destination == "files":
+        if request.destination == "files" and not request.dry_run:
             await close_early(context, plan)
         raise
 

@@ -20,8 +20,9 @@ from jobs.settings import JobSettings
 from tests.archive.models import tables_of
 from tests.archive.returns import archive
 from tests.archive.runs import count
-from tests.archive.test_values import go_and_come_back, put
+from tests.archive.test_values import OF_ALL, SAMPLES, dialect, go_and_come_back, put
 
+__all__ = ["dialect"]
 OF_NAMES = MetaData(naming_convention=NAMING_CONVENTION)
 PARTS = cast("Table", ArchivePart.__table__)
 
@@ -94,11 +95,11 @@ def test_the_own_word_of_a_type(kind: str, base: str) -> None:
     assert base_type(kind) == base
 
 
-async def refused(settings: JobSettings, table: Table, metadata: MetaData, column: str) -> None:
+async def refused(settings: JobSettings, table: Table, metadata: MetaData, column: str, **fields: Any) -> None:
     """Archive to files: the run ends, names the column, and everything is still there."""
     before = await count(table)
     with pytest.raises(JobFailed, match=rf"^{table.name}: .*{column}: .*: archive to tables, or purge") as caught:
-        await archive(settings, catalog=Catalog.of(metadata), destination="files")
+        await archive(settings, catalog=Catalog.of(metadata), destination="files", **fields)
     assert (caught.value.code, await count(table), await count(PARTS)) == ("unreadable_value", before, 0)
 
 
@@ -107,3 +108,10 @@ async def test_the_end_of_a_day_elsewhere_stays(manager: DatabaseManager, job_se
         async with tables_of(manager, OF_NAMES):
             await put(NAMED, hour=text("'24:00:00+05'"))
             await refused(job_settings, NAMED, OF_NAMES, "hour")
+
+
+async def test_a_dry_run_tells_it_too(dialect: str, job_settings: JobSettings) -> None:
+    values = {"postgresql": {"at": text("'infinity'")}, "sqlite": {"number": text("'none'")}}.get(dialect, {})
+    await put(SAMPLES, **values)
+    for column in values:
+        await refused(job_settings, SAMPLES, OF_ALL, column, dry_run=True)
