@@ -19,17 +19,19 @@ from sqlalchemy import (
     Table,
     Text,
     Time,
+    and_,
     case,
     cast,
     false,
     func,
     literal_column,
+    null,
     or_,
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.archives.documents import as_text, document_columns, line_text
+from db.archives.documents import DEEPEST, TAKEN, TOO_DEEP, as_text, deep_member, document_columns, line_text
 from db.archives.hashing import base_type, row_hash
 from db.archives.reading import LineUnreadable, read_line
 from db.archives.rows import Chosen, Proof, Shape
@@ -68,7 +70,7 @@ async def read_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> tup
     return Proof(len(rows), sum(int(row.holdfast_hash) for row in rows)), "".join(lines).encode()
 
 
-_UNFIT = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError)
+_UNFIT = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -104,23 +106,34 @@ async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chos
     shown = [_shown(column, kind).label(column.name) for column, kind in kinds]
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
     special = or_(false(), *[one for pair in kinds for one in _special(*pair)]).label("holdfast_special")
-    rows = select(*shown, hash_of, special).where(chosen.of(shape.table, "postgresql")).cte("due")
+    is_long = or_(false(), *[one for pair in kinds for one in _long(*pair)]).label("holdfast_long")
+    taken: list[tuple[ColumnElement[bool], ColumnElement[Any]]] = [
+        (condition, literal_column(f"{number}")) for number, pair in enumerate(kinds) for condition in _taken(*pair)
+    ]
+    is_taken = (case(*taken) if taken else null()).label("holdfast_taken")
+    rows = select(*shown, hash_of, special, is_long, is_taken).where(chosen.of(shape.table, "postgresql")).cte("due")
     record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
     line = cast(func.row_to_json(literal_column("record")), Text())
+    marks = [func.bool_or(rows.c.holdfast_special), func.bool_or(rows.c.holdfast_long), func.max(rows.c.holdfast_taken)]
     text = func.string_agg(line, literal_column(r"E'\n'"))
-    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, func.bool_or(rows.c.holdfast_special))
+    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, *marks)
     joined = rows.join(record, literal_column("true"))
     found = (await session.execute(query.select_from(joined), chosen.values)).one()
-    count, checksum, lines, is_special = found
-    if is_special:
-        _read_back(shape.table, lines.split("\n"))
+    count, checksum, lines, has_special, has_long, taken_by = found
+    if taken_by is not None:
+        raise NotKept(shape.table, f"{shape.names[int(taken_by)]}: {TAKEN}")
+    if has_special or has_long:
+        _read_back(shape.table, lines.split("\n"), values=has_special)
     return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
 
 
-def _read_back(table: Table, lines: Iterable[str]) -> None:
+def _read_back(table: Table, lines: Iterable[str], *, values: bool) -> None:
     try:
         for line in lines:
-            read_line(table, line)
+            if (name := deep_member(line, DEEPEST + 1)) is not None:
+                raise NotKept(table, f"{name}: {TOO_DEEP}")
+            if values:
+                read_line(table, line)
     except LineUnreadable as error:
         raise NotKept(table, error.problem or str(error)) from error
 
@@ -138,6 +151,28 @@ def _special(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
         yield cast(column, Time()) == literal_column("'24:00'::time")  # with an offset it depends on the session's
     elif base == "interval":
         yield _has_months(column)
+
+
+def _long(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
+    """Yield the condition that JSON may have too many levels, which costs too much to look for in each: one takes two
+    bytes of a text, and more than three of packed ``jsonb``."""
+    if kind in {"json", "jsonb"}:
+        size = func.octet_length(cast(column, Text())) if kind == "json" else func.pg_column_size(column)
+        yield size > literal_column(f"{2 * DEEPEST}")
+
+
+_ANY_SPELLING = "".join(rf"({letter}|\\u00{ord(letter):02x})" for letter in next(iter(JSON_NULL)))
+
+
+def _taken(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
+    """Yield the condition that a document is what stands for JSON's null, or may be it; short ones before long ones."""
+    if kind == "jsonb":
+        is_small = func.pg_column_size(column) < literal_column("100")
+        yield and_(is_small, column.op("=")(literal_column(f"'{json.dumps(JSON_NULL)}'::jsonb")))
+    elif kind == "json":
+        text = cast(column, Text())
+        may_be = or_(*[func.strpos(text, literal_column(f"'{part}'")) > 0 for part in (next(iter(JSON_NULL)), r"\u00")])
+        yield and_(may_be, text.op("~*")(literal_column(rf"""'^\s*\{{\s*"{_ANY_SPELLING}"\s*:'""")))
 
 
 def _has_months(column: Column[Any]) -> ColumnElement[bool]:
@@ -164,9 +199,9 @@ def _shown_interval(column: Column[Any]) -> ColumnElement[Any]:
 
 def _shown_json(column: Column[Any], kind: str) -> ColumnElement[Any]:
     is_null = getattr(func, f"{kind}_typeof")(column) == "null"
-    null: ColumnElement[Any] = literal_column(f"'{json.dumps(JSON_NULL)}'::{kind}")
+    mark: ColumnElement[Any] = literal_column(f"'{json.dumps(JSON_NULL)}'::{kind}")
     shown: ColumnElement[Any] = column
     if kind == "json":
         # Its line breaks stand between its tokens, and all else of its text is kept.
         shown = cast(func.translate(cast(column, Text()), literal_column(r"E'\n\r'"), "  "), JSON())
-    return case((is_null, null), else_=shown)
+    return case((is_null, mark), else_=shown)

@@ -1,12 +1,11 @@
 """From the lines of an archive's file back to rows: what ``db.archives.lines`` has written, from whatever engine."""
 
-import json
 from typing import Any
 
 from sqlalchemy import Column, Table
 
 from db.archives.keys import Key, key_columns
-from db.archives.values import JsonNumber, read_value
+from db.archives.values import load_json, read_value
 
 
 class LineUnreadable(ValueError):  # noqa: N818
@@ -49,7 +48,7 @@ def read_key(table: Table, line: str) -> Key:
 
 def _read(table: Table, line: str) -> dict[str, Any]:
     try:
-        document = json.loads(line, parse_float=JsonNumber)
+        document = load_json(line)
         document.keys()
     except _UNREADABLE as error:
         raise _unreadable(table, str(error)) from error

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
+from json import JSONDecoder
 from math import isfinite, isnan
 from typing import Any
 from uuid import UUID
@@ -43,6 +44,16 @@ class JsonNumber(float):
         return self._text
 
 
+_MOST_DIGITS = 4_000
+"""Python reads no integer of more than 4,300."""
+
+
+def _json_integer(text: str) -> int | JsonNumber:
+    return int(text) if len(text) <= _MOST_DIGITS else JsonNumber(text)
+
+
+load_json = JSONDecoder(parse_float=JsonNumber, parse_int=_json_integer).decode
+"""Read JSON, with all digits of its numbers."""
 JSON_NULL = {"holdfast:json": "null"}
 """What stands for JSON's null in a line, where ``null`` is SQL's."""
 

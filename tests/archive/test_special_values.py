@@ -20,7 +20,7 @@ from jobs.settings import JobSettings
 from tests.archive.models import tables_of
 from tests.archive.returns import archive
 from tests.archive.runs import count
-from tests.archive.test_values import OF_ALL, SAMPLES, dialect, go_and_come_back, put
+from tests.archive.test_values import OF_ALL, OF_POSTGRESQL, SAMPLES, SPECIALS, dialect, go_and_come_back, put
 
 __all__ = ["dialect"]
 OF_NAMES = MetaData(naming_convention=NAMING_CONVENTION)
@@ -111,7 +111,73 @@ async def test_the_end_of_a_day_elsewhere_stays(manager: DatabaseManager, job_se
 
 
 async def test_a_dry_run_tells_it_too(dialect: str, job_settings: JobSettings) -> None:
-    values = {"postgresql": {"at": text("'infinity'")}, "sqlite": {"number": text("'none'")}}.get(dialect, {})
-    await put(SAMPLES, **values)
-    for column in values:
-        await refused(job_settings, SAMPLES, OF_ALL, column, dry_run=True)
+    values = {"postgresql": {"at": text("'infinity'")}, "sqlite": {"number": text("'none'")}}
+    (column,) = value = values.get(dialect, {"any_json": MARK})
+    await put(SAMPLES, **value)
+    await refused(job_settings, SAMPLES, OF_ALL, column, dry_run=True)
+
+
+def written(document: str) -> Any:
+    """A document as SQL."""
+    return text("'" + document.replace(":", r"\:") + "'")
+
+
+MARK = written('{"holdfast:json": "null"}')
+NOT_KEPT = {
+    "the mark of JSON's null": '{"holdfast:json": "null"}',
+    "201 lists": "[" * 201 + "]" * 201,
+    "600 objects": '{"a":' * 600 + "1" + "}" * 600,
+    "1,500 lists beside others": '[[], "[",' + "[" * 1500 + "]" * 1500 + "]",
+}
+KEPT = {
+    "200 lists": "[" * 200 + "]" * 200,
+    "many lists": "[" + ", ".join(['["]", "{"]'] * 300) + "]",
+    "what is like the mark": '{"holdfast": "null", "holdfast:json": "null"}',
+    "a long number": f'{{"a": [{"7" * 5001}, -1{"0" * 6000}]}}',
+}
+JSON_OF = ((SAMPLES, OF_ALL, "any_json"), (SPECIALS, OF_POSTGRESQL, "binary_json"))
+
+
+@pytest.mark.parametrize("name", NOT_KEPT)
+@pytest.mark.parametrize("of", JSON_OF, ids=["json", "jsonb"])
+async def test_json_that_could_not_be_read_again_stays(
+    of: tuple[Table, MetaData, str], name: str, dialect: str, job_settings: JobSettings
+) -> None:
+    table, metadata, column = of
+    if dialect == "postgresql" or table is SAMPLES:
+        if dialect == "mariadb" and name != "the mark of JSON's null":
+            return  # its JSON has 32 levels
+        await put(table)
+        await put(table, **{column: written(NOT_KEPT[name])})
+        await refused(job_settings, table, metadata, column)
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("of", JSON_OF, ids=["json", "jsonb"])
+async def test_json_that_is_unusual_comes_back(
+    of: tuple[Table, MetaData, str], name: str, dialect: str, job_settings: JobSettings
+) -> None:
+    table, metadata, column = of
+    if dialect == "postgresql" or (table is SAMPLES and (dialect, name) != ("mariadb", "200 lists")):
+        await go_and_come_back(job_settings, table, metadata, {column: written(KEPT[name])})
+
+
+@pytest.mark.parametrize(
+    ("document", "is_taken"),
+    [
+        (r'{"\u0068oldf\u0061st:js\u006Fn" : "null"}', True),
+        (r'{"\u00e4": "holdfast:json"}', False),
+        (r'["holdfast:json", "\u0000"]', False),
+    ],
+)
+async def test_the_mark_in_other_letters(
+    document: str, is_taken: bool, dialect: str, job_settings: JobSettings
+) -> None:
+    value = {"any_json": written(document)}
+    if dialect == "mariadb":
+        return  # it takes the backslashes out of the text
+    await put(SAMPLES, **value)
+    if is_taken:
+        await refused(job_settings, SAMPLES, OF_ALL, "any_json")
+    else:
+        assert (await archive(job_settings, catalog=Catalog.of(OF_ALL), destination="files")).moved == {"samples": 1}
