@@ -6,7 +6,7 @@ the same from every engine. PostgreSQL writes them by itself.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
-    null,
     or_,
     select,
 )
@@ -105,26 +104,32 @@ async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chos
     kinds = [(column, shape.types.get(column.name, "")) for column in shape.table.columns]
     shown = [_shown(column, kind).label(column.name) for column, kind in kinds]
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
-    special = or_(false(), *[one for pair in kinds for one in _special(*pair)]).label("holdfast_special")
-    is_long = or_(false(), *[one for pair in kinds for one in _long(*pair)]).label("holdfast_long")
-    taken: list[tuple[ColumnElement[bool], ColumnElement[Any]]] = [
-        (condition, literal_column(f"{number}")) for number, pair in enumerate(kinds) for condition in _taken(*pair)
-    ]
-    is_taken = (case(*taken) if taken else null()).label("holdfast_taken")
-    rows = select(*shown, hash_of, special, is_long, is_taken).where(chosen.of(shape.table, "postgresql")).cte("due")
+    doubt = _doubt(kinds).label("holdfast_doubt")
+    rows = select(*shown, hash_of, doubt).where(chosen.of(shape.table, "postgresql")).cte("due")
     record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
     line = cast(func.row_to_json(literal_column("record")), Text())
-    marks = [func.bool_or(rows.c.holdfast_special), func.bool_or(rows.c.holdfast_long), func.max(rows.c.holdfast_taken)]
     text = func.string_agg(line, literal_column(r"E'\n'"))
-    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, *marks)
+    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, func.max(rows.c.holdfast_doubt))
     joined = rows.join(record, literal_column("true"))
     found = (await session.execute(query.select_from(joined), chosen.values)).one()
-    count, checksum, lines, has_special, has_long, taken_by = found
-    if taken_by is not None:
-        raise NotKept(shape.table, f"{shape.names[int(taken_by)]}: {TAKEN}")
-    if has_special or has_long:
-        _read_back(shape.table, lines.split("\n"), values=has_special)
+    count, checksum, lines, doubt_of_all = found
+    if (taken := (doubt_of_all or 0) - _FIRST_TAKEN) >= 0:
+        raise NotKept(shape.table, f"{shape.names[taken]}: {TAKEN}")
+    if doubt_of_all:
+        _read_back(shape.table, lines.split("\n"), values=doubt_of_all == _SPECIAL)
     return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
+
+
+_LONG, _SPECIAL, _FIRST_TAKEN = 1, 2, 3
+
+
+def _doubt(kinds: Sequence[tuple[Column[Any], str]]) -> ColumnElement[Any]:
+    """Return a row's greatest doubt, as one number for all of them: whether a document is what stands for JSON's null
+    (``_FIRST_TAKEN`` and the number of its column), its line must be read back, or its levels counted; 0: none."""
+    doubts = [(one, _FIRST_TAKEN + number) for number, pair in enumerate(kinds) for one in _taken(*pair)]
+    for number, conditions in ((_SPECIAL, _special), (_LONG, _long)):
+        doubts += [(or_(false(), *[one for pair in kinds for one in conditions(*pair)]), number)]
+    return case(*[(condition, literal_column(f"{number}")) for condition, number in doubts], else_=literal_column("0"))
 
 
 def _read_back(table: Table, lines: Iterable[str], *, values: bool) -> None:
@@ -165,10 +170,10 @@ _ANY_SPELLING = "".join(rf"({letter}|\\u00{ord(letter):02x})" for letter in next
 
 
 def _taken(column: Column[Any], kind: str) -> Iterable[ColumnElement[bool]]:
-    """Yield the condition that a document is what stands for JSON's null, or may be it; short ones before long ones."""
+    """Yield the condition that a document is, or may be, what stands for JSON's null; what is quickly told is first."""
     if kind == "jsonb":
-        is_small = func.pg_column_size(column) < literal_column("100")
-        yield and_(is_small, column.op("=")(literal_column(f"'{json.dumps(JSON_NULL)}'::jsonb")))
+        is_as_long = func.pg_column_size(column).between(literal_column("25"), literal_column("40"))
+        yield and_(is_as_long, column.op("=")(literal_column(f"'{json.dumps(JSON_NULL)}'::jsonb")))
     elif kind == "json":
         text = cast(column, Text())
         may_be = or_(*[func.strpos(text, literal_column(f"'{part}'")) > 0 for part in (next(iter(JSON_NULL)), r"\u00")])
