@@ -10,7 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.archive_tables import archive_table
 from db.archives.catalog import Catalog
-from db.archives.hashing import base_type
 from db.base import SoftDeleteModel
 from db.connection import DatabaseManager
 from db.models import ArchivePart
@@ -21,10 +20,12 @@ from tests.archive.models import tables_of
 from tests.archive.returns import archive
 from tests.archive.runs import count
 from tests.archive.test_values import OF_ALL, OF_POSTGRESQL, SAMPLES, SPECIALS, dialect, go_and_come_back, put
+from tests.databases.engines import NOT_ON_MARIADB, ON_POSTGRESQL
 
 __all__ = ["dialect"]
 OF_NAMES = MetaData(naming_convention=NAMING_CONVENTION)
 PARTS = cast("Table", ArchivePart.__table__)
+pytestmark = pytest.mark.usefixtures("dialect")
 
 
 class TimeFrame(enum.Enum):
@@ -78,23 +79,6 @@ async def test_types_whose_names_begin_like_others_come_back(
         await go_and_come_back(job_settings, NAMED, OF_NAMES, values)
 
 
-@pytest.mark.parametrize(
-    ("kind", "base"),
-    [
-        ("timestamp(3) with time zone[]", "timestamp"),
-        ("time without time zone", "time"),
-        ("interval day to second(3)", "interval"),
-        ("numeric(30,10)", "numeric"),
-        ("date[]", "date"),
-        ("int(11) unsigned", "int"),
-        ("timeframe", "timeframe"),
-        ('"time frame"', '"time'),
-    ],
-)
-def test_the_own_word_of_a_type(kind: str, base: str) -> None:
-    assert base_type(kind) == base
-
-
 async def refused(settings: JobSettings, table: Table, metadata: MetaData, column: str, **fields: Any) -> None:
     """Archive to files: the run ends, names the column, and everything is still there."""
     before = await count(table)
@@ -103,11 +87,11 @@ async def refused(settings: JobSettings, table: Table, metadata: MetaData, colum
     assert (caught.value.code, await count(table), await count(PARTS)) == ("unreadable_value", before, 0)
 
 
+@ON_POSTGRESQL
 async def test_the_end_of_a_day_elsewhere_stays(manager: DatabaseManager, job_settings: JobSettings) -> None:
-    if manager.engine.dialect.name == "postgresql":
-        async with tables_of(manager, OF_NAMES):
-            await put(NAMED, hour=text("'24:00:00+05'"))
-            await refused(job_settings, NAMED, OF_NAMES, "hour")
+    async with tables_of(manager, OF_NAMES):
+        await put(NAMED, hour=text("'24:00:00+05'"))
+        await refused(job_settings, NAMED, OF_NAMES, "hour")
 
 
 async def test_a_dry_run_tells_it_too(dialect: str, job_settings: JobSettings) -> None:
@@ -123,45 +107,60 @@ def written(document: str) -> Any:
 
 
 MARK = written('{"holdfast:json": "null"}')
-NOT_KEPT = {
-    "the mark of JSON's null": '{"holdfast:json": "null"}',
+"""What stands for JSON's null in a line."""
+TOO_DEEP = {
     "201 lists": "[" * 201 + "]" * 201,
     "600 objects": '{"a":' * 600 + "1" + "}" * 600,
     "1,500 lists beside others": '[[], "[",' + "[" * 1500 + "]" * 1500 + "]",
 }
 KEPT = {
-    "200 lists": "[" * 200 + "]" * 200,
     "many lists": "[" + ", ".join(['["]", "{"]'] * 300) + "]",
     "what is like the mark": '{"holdfast": "null", "holdfast:json": "null"}',
     "a long number": f'{{"a": [{"7" * 5001}, -1{"0" * 6000}]}}',
 }
-JSON_OF = ((SAMPLES, OF_ALL, "any_json"), (SPECIALS, OF_POSTGRESQL, "binary_json"))
+DEEP = "[" * 200 + "]" * 200
 
 
-@pytest.mark.parametrize("name", NOT_KEPT)
-@pytest.mark.parametrize("of", JSON_OF, ids=["json", "jsonb"])
-async def test_json_that_could_not_be_read_again_stays(
-    of: tuple[Table, MetaData, str], name: str, dialect: str, job_settings: JobSettings
-) -> None:
-    table, metadata, column = of
-    if dialect == "postgresql" or table is SAMPLES:
-        if dialect == "mariadb" and name != "the mark of JSON's null":
-            return  # its JSON has 32 levels
-        await put(table)
-        await put(table, **{column: written(NOT_KEPT[name])})
-        await refused(job_settings, table, metadata, column)
+async def test_the_mark_of_null_stays(job_settings: JobSettings) -> None:
+    await put(SAMPLES)
+    await put(SAMPLES, any_json=MARK)
+    await refused(job_settings, SAMPLES, OF_ALL, "any_json")
+
+
+@NOT_ON_MARIADB
+@pytest.mark.parametrize("name", TOO_DEEP)
+async def test_json_that_could_not_be_read_again_stays(name: str, job_settings: JobSettings) -> None:
+    """MariaDB has 32 levels."""
+    await put(SAMPLES)
+    await put(SAMPLES, any_json=written(TOO_DEEP[name]))
+    await refused(job_settings, SAMPLES, OF_ALL, "any_json")
 
 
 @pytest.mark.parametrize("name", KEPT)
-@pytest.mark.parametrize("of", JSON_OF, ids=["json", "jsonb"])
-async def test_json_that_is_unusual_comes_back(
-    of: tuple[Table, MetaData, str], name: str, dialect: str, job_settings: JobSettings
-) -> None:
-    table, metadata, column = of
-    if dialect == "postgresql" or (table is SAMPLES and (dialect, name) != ("mariadb", "200 lists")):
-        await go_and_come_back(job_settings, table, metadata, {column: written(KEPT[name])})
+async def test_json_that_is_unusual_comes_back(name: str, job_settings: JobSettings) -> None:
+    await go_and_come_back(job_settings, SAMPLES, OF_ALL, {"any_json": written(KEPT[name])})
 
 
+@NOT_ON_MARIADB
+async def test_json_as_deep_as_may_be_comes_back(job_settings: JobSettings) -> None:
+    await go_and_come_back(job_settings, SAMPLES, OF_ALL, {"any_json": written(DEEP)})
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("name", ["the mark", *TOO_DEEP])
+async def test_jsonb_that_could_not_be_read_again_stays(name: str, job_settings: JobSettings) -> None:
+    await put(SPECIALS)
+    await put(SPECIALS, binary_json=written(TOO_DEEP[name]) if name in TOO_DEEP else MARK)
+    await refused(job_settings, SPECIALS, OF_POSTGRESQL, "binary_json")
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("name", ["deep", *KEPT])
+async def test_jsonb_that_is_unusual_comes_back(name: str, job_settings: JobSettings) -> None:
+    await go_and_come_back(job_settings, SPECIALS, OF_POSTGRESQL, {"binary_json": written(KEPT.get(name, DEEP))})
+
+
+@NOT_ON_MARIADB
 @pytest.mark.parametrize(
     ("document", "is_taken"),
     [
@@ -170,13 +169,9 @@ async def test_json_that_is_unusual_comes_back(
         (r'["holdfast:json", "\u0000"]', False),
     ],
 )
-async def test_the_mark_in_other_letters(
-    document: str, is_taken: bool, dialect: str, job_settings: JobSettings
-) -> None:
-    value = {"any_json": written(document)}
-    if dialect == "mariadb":
-        return  # it takes the backslashes out of the text
-    await put(SAMPLES, **value)
+async def test_the_mark_in_other_letters(document: str, is_taken: bool, job_settings: JobSettings) -> None:
+    """MariaDB takes the backslashes out of the text."""
+    await put(SAMPLES, any_json=written(document))
     if is_taken:
         await refused(job_settings, SAMPLES, OF_ALL, "any_json")
     else:

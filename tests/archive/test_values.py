@@ -50,6 +50,7 @@ from jobs.settings import JobSettings
 from tests.archive.kinds import KINDS, Way
 from tests.archive.returns import archive, erase, restore
 from tests.archive.runs import LONG_AGO, count
+from tests.databases.engines import NOT_ON_MARIADB, ON_POSTGRESQL
 
 OF_ALL, OF_POSTGRESQL, REFUSED = (MetaData(naming_convention=NAMING_CONVENTION) for _ in range(3))
 
@@ -208,15 +209,14 @@ OF_POSTGRESQL_ALONE: dict[str, dict[str, Any]] = {
 }
 
 
+@ON_POSTGRESQL
+@pytest.mark.usefixtures("dialect")
 @pytest.mark.parametrize("name", OF_POSTGRESQL_ALONE)
-async def test_values_of_postgresql_come_back_from_files_exactly(
-    name: str, dialect: str, job_settings: JobSettings
-) -> None:
+async def test_values_of_postgresql_come_back_from_files_exactly(name: str, job_settings: JobSettings) -> None:
     values = OF_POSTGRESQL_ALONE[name]
-    if dialect == "postgresql":
-        is_of_all = next(iter(values)) in SAMPLES.c
-        table, metadata = (SAMPLES, OF_ALL) if is_of_all else (SPECIALS, OF_POSTGRESQL)
-        await go_and_come_back(job_settings, table, metadata, values)
+    is_of_all = next(iter(values)) in SAMPLES.c
+    table, metadata = (SAMPLES, OF_ALL) if is_of_all else (SPECIALS, OF_POSTGRESQL)
+    await go_and_come_back(job_settings, table, metadata, values)
 
 
 SPECIAL = {
@@ -233,10 +233,11 @@ SPECIAL = {
 }
 
 
+@NOT_ON_MARIADB
 async def test_a_value_that_files_could_not_give_back_is_told_and_stays(
     dialect: str, job_settings: JobSettings
 ) -> None:
-    for column, value in SPECIAL.get(dialect, ()):
+    for column, value in SPECIAL[dialect]:
         await put(SAMPLES)
         await put(SAMPLES, **{column: text(value)})
         with pytest.raises(JobFailed, match=rf"^samples: .*{column}: .*: archive to tables, or purge") as caught:

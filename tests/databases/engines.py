@@ -5,3 +5,4 @@ import pytest
 ON_SERVERS = pytest.mark.parametrize("settings", ["postgresql", "mariadb"], indirect=True)
 ON_MARIADB = pytest.mark.parametrize("settings", ["mariadb"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("settings", ["postgresql"], indirect=True)
+NOT_ON_MARIADB = pytest.mark.parametrize("settings", ["sqlite", "postgresql"], indirect=True)
