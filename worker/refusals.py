@@ -1,6 +1,6 @@
 """Entries that cannot be run, and the ledger: no end is told to Redis of a run that is live there (I2)."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -100,7 +100,7 @@ def _leave_to_others(runtime: Runtime, claimed: Claimed, run: RunRow) -> None:
     if run.kind not in runtime.unknown_kinds:
         runtime.unknown_kinds.add(run.kind)
         get_logger(kind=run.kind).warning("this worker does not know the kind, its runs are left to others")
-    if run.dispatched_at is None or datetime.now(UTC) - run.dispatched_at < LONG_IN_REDIS:
+    if run.dispatched_at is None or run.now - run.dispatched_at < LONG_IN_REDIS:
         raise Retry(defer=UNKNOWN_KIND_S)
     raise Withdrawn(partial(_take_back, run.id))
 

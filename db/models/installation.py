@@ -22,3 +22,4 @@ class Installation(Base):
     addresses: Mapped[list[str] | None] = mapped_column(json_column_type())
     """Where workers were told to find it, as in ``DATABASE_URL``: ``host:port``, or the path of a file."""
     adopted_at: Mapped[datetime] = mapped_column(UtcDateTime())
+    """When it was adopted last though it had an owner, as a copy does; 1970 where that has never been."""

@@ -115,8 +115,9 @@ async def waiting_runs(session: AsyncSession, kinds: Sequence[str], run_ids: Seq
 
 
 async def entry_of(session: AsyncSession, queue: str, job_id: str) -> RunRow | None:
-    """Return the run that was enqueued last under an id in Redis: the columns of ``ENTRY``, state, end and dispatch."""
-    columns: Sequence[Any] = (*ENTRY, job_runs.c.state, job_runs.c.finished_at, job_runs.c.dispatched_at)
+    """Return the run that was enqueued last under an id in Redis: ``ENTRY``, state, end, dispatch, and the time now."""
+    instants = (job_runs.c.finished_at, job_runs.c.dispatched_at, utc_now().label("now"))
+    columns: Sequence[Any] = (*ENTRY, job_runs.c.state, *instants)
     query = select(*columns).where(job_runs.c.job_id == job_id, job_runs.c.queue == queue)
     row: RunRow | None = (await session.execute(query.order_by(job_runs.c.enqueued_at.desc()).limit(1))).one_or_none()
     return row

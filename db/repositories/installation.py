@@ -15,6 +15,7 @@ ledger's own server would be an outage.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,8 @@ from db.urls import is_in_memory
 from holdfast.outbox import job_runs, job_runs_history, uuid7
 
 ONLY_ROW = 1
+NEVER_A_COPY = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a ledger was adopted that had no owner before: it has inherited nothing."""
 SERVERS = {
     "postgresql": "(SELECT 'postgresql ' || system_identifier FROM pg_control_system()) || ' ' || current_database()",
     "mysql": "CONCAT_WS(' ', 'mysql', @@server_uuid, DATABASE())",
@@ -84,7 +87,8 @@ async def adopt(session: AsyncSession) -> Installation:
     sight = await look(session)
     goes_on = sight.owner is not None and (sight.owner == sight.server or not sight.is_held)
     addresses = [*dict.fromkeys([*(sight.addresses if goes_on else ()), sight.address])]
-    values: dict[str, Any] = {"server": sight.server, "addresses": addresses, "adopted_at": utc_now()}
+    adopted_at = NEVER_A_COPY if sight.owner is None else utc_now()
+    values: dict[str, Any] = {"server": sight.server, "addresses": addresses, "adopted_at": adopted_at}
     if row is None:
         await session.execute(insert(Installation).values(id=ONLY_ROW, installation_id=uuid7(), **values))
     else:
@@ -108,7 +112,7 @@ async def settle(session: AsyncSession) -> Sight:
 
 
 async def without_inherited(session: AsyncSession, fences: Mapping[UUID, int]) -> dict[UUID, int]:
-    """Leave out the runs that were enqueued before this ledger was adopted.
+    """Leave out the runs that were enqueued before this ledger was adopted from another owner.
 
     They may be another database's as well, of which this one is a copy, and which has gone on with them.
 

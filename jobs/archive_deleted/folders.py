@@ -131,12 +131,23 @@ def _sums(table: str, parts: Sequence[ArchivePart]) -> dict[str, int]:
 def _store(folder: Path, document: dict[str, Any]) -> None:
     # A name of its own: two workers may write it at the same moment.
     partial = folder / f".{MANIFEST}.{secrets.token_hex(4)}.partial"
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(document, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / MANIFEST)
-    finally:
-        partial.unlink(missing_ok=True)
+    for is_last in (False, True):
+        try:
+            _write(partial, document)
+            partial.replace(folder / MANIFEST)
+            break
+        except FileNotFoundError:  # another worker has taken it for that of a dead one
+            if is_last:
+                raise
+        finally:
+            partial.unlink(missing_ok=True)
+    for of_dead in folder.glob(f".{MANIFEST}.*partial"):
+        of_dead.unlink(missing_ok=True)
     sync_folder(folder)
+
+
+def _write(partial: Path, document: dict[str, Any]) -> None:
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(document, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())

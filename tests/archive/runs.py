@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import Table, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.catalog import Catalog
 from db.archives.drift import find_shape
 from db.archives.hashing import prepare, row_hash
 from db.connection import get_async_session
-from db.models import TASKS_ARCHIVE, ArchivePart, Task, User
+from db.models import TASKS_ARCHIVE, ArchivePart, Installation, Task, User
+from db.repositories import installation
 from holdfast.ids import uuid7
 from holdfast.requests import ArchiveDeleted, ArchiveReport
 from jobs.archive_deleted import archive_deleted
@@ -93,3 +95,10 @@ async def count(table: Table) -> int:
     """How many rows a table has."""
     async with get_async_session(read_only=True) as session:
         return int((await session.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+async def adopt_copy(session: AsyncSession) -> None:
+    """Let the database be one that was copied from elsewhere, and adopted."""
+    await installation.adopt(session)
+    await session.execute(update(Installation).values(server="elsewhere", addresses=["elsewhere"]))
+    await installation.adopt(session)

@@ -14,7 +14,7 @@ from sqlalchemy import Table, delete, select, update
 from db.archives.catalog import Catalog
 from db.connection import get_async_session
 from db.models import ArchivePart, Task
-from db.repositories import installation, job_run
+from db.repositories import job_run
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ArchiveDeleted
@@ -26,7 +26,7 @@ from jobs.archive_manifests import find_unlisted
 from jobs.outcomes import JobCancelled, JobFailed, RunInterrupted
 from jobs.settings import JobSettings
 from tests.archive.returns import archive, erase
-from tests.archive.runs import context_of, keys_in_files, make_tasks, rows_of
+from tests.archive.runs import adopt_copy, context_of, keys_in_files, make_tasks, rows_of
 from tests.databases.runs import admitted, born, move_everything
 from worker import ledger
 from worker.ledger import Admitted
@@ -220,11 +220,11 @@ async def test_files_that_a_manifest_names_are_never_removed(ids: list[UUID], jo
     assert {part.file for part in unlisted.parts} == before - await listed_of(given) - {"manifest.json"}
 
 
-async def adopt_copy(of: Admitted) -> None:
+async def make_copy(of: Admitted) -> None:
     """Let this database be a copy, made when a single file was listed; what lies there besides, the original lists."""
     first = min(await listed_of(of))
     async with get_async_session() as session:
-        await installation.adopt(session)
+        await adopt_copy(session)
         await session.execute(delete(ArchivePart).where(ArchivePart.file != first))
 
 
@@ -238,7 +238,7 @@ async def test_a_copy_removes_no_file_that_its_original_may_list(
         again = await admitted("ada", run_id=stopped.run_id)
         await archive_deleted(context_of(again, job_settings), REQUEST)
     before = contents_of(folder)
-    await adopt_copy(stopped)
+    await make_copy(stopped)
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(state=state, fence=9, finished_at=job_runs.c.enqueued_at))
     await close_ended_runs(job_settings, Catalog.of())
@@ -256,7 +256,7 @@ async def test_nor_does_a_run_that_the_copy_goes_on_with(
         again = await admitted("ada", run_id=stopped.run_id)
         await archive_deleted(context_of(again, job_settings), REQUEST)
     before = contents_of(folder)
-    await adopt_copy(stopped)
+    await make_copy(stopped)
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(fence=5))
     if ends == "failed":
@@ -270,7 +270,7 @@ async def test_nor_does_a_run_that_the_copy_goes_on_with(
 
 async def test_a_run_that_began_after_the_adoption_is_closed(ids: list[UUID], job_settings: JobSettings) -> None:
     async with get_async_session() as session:
-        await installation.adopt(session)
+        await adopt_copy(session)
     given = await begun_and_stopped(job_settings)
     (folder_of(job_settings, given) / part_name("tasks", 900, given.fence)).write_bytes(b"rows")
     await ledger.finish(given, Outcome("cancelled"))

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.archives.catalog import Catalog
 from db.connection import get_async_session
-from db.repositories import installation, job_run
+from db.repositories import job_run
 from holdfast.outbox import job_runs
 from holdfast.requests import EraseArchived, RestoreArchived
 from jobs import archive_parts
@@ -28,7 +28,7 @@ from jobs.restore_archived import job as restoring
 from jobs.restore_archived import restore_archived
 from jobs.settings import JobSettings
 from tests.archive.returns import archive, erase
-from tests.archive.runs import context_of, keys_in_files, make_tasks
+from tests.archive.runs import adopt_copy, context_of, keys_in_files, make_tasks
 from tests.databases.runs import admitted, born, move_everything
 from worker import ledger
 from worker.ledger import Admitted
@@ -133,7 +133,7 @@ async def test_a_copy_leaves_it_alone(
     given = await leave(kind, job_settings, monkeypatch, ids[0])
     before = files_with(job_settings, ids[1])
     async with get_async_session() as session:
-        await installation.adopt(session)
+        await adopt_copy(session)
     again = await admitted("ada", run_id=given.run_id)
     await perform(again, kind, job_settings, UUID(int=1))
     await ledger.finish(again, Outcome("cancelled"))
