@@ -220,12 +220,19 @@ async def test_files_that_a_manifest_names_are_never_removed(ids: list[UUID], jo
     assert {part.file for part in unlisted.parts} == before - await listed_of(given) - {"manifest.json"}
 
 
-async def make_copy(of: Admitted) -> None:
-    """Let this database be a copy, made when a single file was listed; what lies there besides, the original lists."""
+async def make_copy(of: Admitted, settings: JobSettings, *, has_ended: bool) -> dict[str, bytes]:
+    """Let this database be a copy, made when a single file was listed; returns what its original has in the folder.
+
+    What lies there besides, the original lists: it goes on with the run, or has ended it.
+    """
+    if has_ended:
+        again = await admitted("ada", run_id=of.run_id)
+        await archive_deleted(context_of(again, settings), REQUEST)
     first = min(await listed_of(of))
     async with get_async_session() as session:
         await adopt_copy(session)
         await session.execute(delete(ArchivePart).where(ArchivePart.file != first))
+    return contents_of(folder_of(settings, of))
 
 
 @pytest.mark.parametrize("has_ended", [False, True], ids=["original is at it", "original has ended"])
@@ -234,11 +241,7 @@ async def test_a_copy_removes_no_file_that_its_original_may_list(
     state: str, has_ended: bool, stopped: Admitted, job_settings: JobSettings
 ) -> None:
     folder = folder_of(job_settings, stopped)
-    if has_ended:
-        again = await admitted("ada", run_id=stopped.run_id)
-        await archive_deleted(context_of(again, job_settings), REQUEST)
-    before = contents_of(folder)
-    await make_copy(stopped)
+    before = await make_copy(stopped, job_settings, has_ended=has_ended)
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(state=state, fence=9, finished_at=job_runs.c.enqueued_at))
     await close_ended_runs(job_settings, Catalog.of())
@@ -252,11 +255,7 @@ async def test_nor_does_a_run_that_the_copy_goes_on_with(
     ends: str, has_ended: bool, stopped: Admitted, job_settings: JobSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, request = folder_of(job_settings, stopped), ArchiveDeleted(destination="files", max_rows=1)
-    if has_ended:
-        again = await admitted("ada", run_id=stopped.run_id)
-        await archive_deleted(context_of(again, job_settings), REQUEST)
-    before = contents_of(folder)
-    await make_copy(stopped)
+    before = await make_copy(stopped, job_settings, has_ended=has_ended)
     async with get_async_session() as session:
         await session.execute(update(job_runs).values(fence=5))
     if ends == "failed":
