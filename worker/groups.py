@@ -85,7 +85,7 @@ class Group(Generic[Item, T]):
         self,
         act: Callable[[Sequence[Item]], Awaitable[Sequence[T | asyncio.Future[T]]]],
         *,
-        most: int = 100,
+        most: int = 200,
     ) -> None:
         self._act = act
         self._most = most

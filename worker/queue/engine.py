@@ -31,8 +31,9 @@ logger = logging.getLogger("arq.worker")
 BURST_LOOK_S = 0.05
 ABORT_LOOK_S = 0.05
 FULL_LOOK_S = 1.0
-MOST_TASKS = 4
-"""So many times as many entries as there are slots are at hand at most: admitted, performed, or being ended."""
+MOST_TASKS = 6
+"""So many times as many entries as there are slots are at hand when as many again are started ahead, at most: those
+that are admitted, performed, or being ended."""
 DISCONNECT_PATIENCE_S = 0.5
 STAND_BACK_S, STANDS_BACK_FOR_S = 0.05, 1.0
 """Who has claimed what only others can run lets them claim first for a while, and takes one entry at a time."""

@@ -16,6 +16,10 @@ SHORT_S = 0.05
 FEW_RUNS = 10
 """After so many short runs in a row, or as many as there are slots if that is more, entries are started ahead."""
 
+MOST_AHEAD = 2
+"""Up to so many times as many entries as there are slots have or await one when as many again are started ahead. One
+group of them is admitted, which takes as long as the database needs to make it durable, and the next ones gather."""
+
 
 class Slot:
     """One entry's place among the runs of its worker; functions find it in ``ctx["slot"]``."""
@@ -89,9 +93,9 @@ class Slots:
 
     @property
     def is_ahead_worthwhile(self) -> bool:
-        """Whether to start entries ahead: there would be slots for those who have or await one, and runs were short."""
+        """Whether to start entries ahead: few enough have or await a slot, and runs were short."""
         short = self._short_runs >= max(self._most, FEW_RUNS) and not self._queue_slots
-        return short and self.held + self.ahead <= self._most
+        return short and self.held + self.ahead <= MOST_AHEAD * self._most
 
     def begin(self, queue: str, *, ahead: bool) -> Slot:
         """Return the slot of an entry that is started now: taken, or to be taken when the entry comes to it."""
