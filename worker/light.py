@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Any, NoReturn
+from uuid import UUID
 
 from arq.worker import Retry
 from pydantic import ValidationError
@@ -18,6 +19,27 @@ from worker.queue.ends import PROCESS_ENDS, Postponed
 from worker.reports import plain_report
 from worker.retries import OBSTACLE_S, Outcome, classify, describe_invalid, is_expected
 from worker.runtime import Runtime
+
+
+class _LightContext(RunContext):
+    """The context of a run that only Redis knows. Few ask for its id as a UUID, which takes long to make."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self, job_id: str, kind: str, attempt: int, runtime: Runtime) -> None:
+        self._id: UUID | str
+        told: Any = job_id  # the setter takes it as it is
+        super().__init__(told, kind, attempt, 0, runtime.settings, runtime.should_stop)
+
+    @property
+    def run_id(self) -> UUID:
+        if isinstance(self._id, str):
+            self._id = as_uuid7(self._id) or uuid7()
+        return self._id
+
+    @run_id.setter
+    def run_id(self, told: UUID | str) -> None:
+        self._id = told
 
 
 async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -42,14 +64,7 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
         raise RunFailed(job_id, error["type"], error["message"]) from None
     if (slot := ctx.get("slot")) is not None and not await slot.take():
         raise Postponed
-    context = RunContext(
-        run_id=as_uuid7(job_id) or uuid7(),
-        kind=job.kind,
-        attempt=ctx["job_try"],
-        fence=0,
-        settings=runtime.settings,
-        should_stop=runtime.should_stop,
-    )
+    context = _LightContext(job_id, job.kind, ctx["job_try"], runtime)
     asked_by(context)
     try:
         with runtime.deadlines.limit(job.timeout_s):

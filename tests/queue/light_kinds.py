@@ -31,7 +31,7 @@ class LightDeed(JobRequest[Starts]):
     ledger: ClassVar[bool] = False
 
     marks: str
-    """A file with a line for each start."""
+    """A file with a line for each start: the id that the context tells."""
     deed: Literal[
         "succeed", "fail", "break", "panic", "exit", "be refused", "snooze", "cancel itself", "last", "hang"
     ] = "succeed"
@@ -43,7 +43,7 @@ async def do(context: RunContext, request: LightDeed) -> Starts:
     """Perform `LightDeed`."""
     marks = Path(request.marks)
     with marks.open("a") as file:  # noqa: ASYNC230 - a line
-        file.write("start\n")
+        file.write(f"{context.run_id}\n")
     starts = len(marks.read_text().splitlines())  # noqa: ASYNC240
     if starts <= request.times:
         await _misbehave(context, request.deed)

@@ -55,6 +55,7 @@ async def test_it_succeeds_and_only_redis_knows(place: Workplace, worker: Worker
     async with Client(place.redis_url) as client, place.ledger() as ledger:
         run = await client.enqueue(deed(place, "succeed"))
         assert await report_of(run) == Starts(starts=1, attempt=1)
+        assert (place.folder / "marks").read_text().split() == [run.id]
         assert await run.status() is RunState.SUCCEEDED
         assert await ledger.runs() == []
         with place.redis() as redis:
