@@ -76,6 +76,8 @@ class Claimer:
         self._numbers = itertools.count(1)
         self.is_late = False
         """Whether the last answer was held up for so long that what it claimed may be another worker's by now."""
+        self.saw_aborts = False
+        """Whether the abort set held anything when this claimed something last."""
         self._ahead_ms: float | None = None  # Redis's clock minus this process's monotonic one
         self._arguments = (
             terms.token,
@@ -104,7 +106,8 @@ class Claimer:
             raise ClaimLate(f"a claim was held up for more than {self._patience_ms / 1000:.1f} s, it is made again")
         if len(answer) == 1:
             return []
-        _, ids, scores, payloads, sizes, retries, aborts, run_out = answer
+        _, ids, scores, payloads, sizes, retries, aborts, run_out, some_aborted = answer
+        self.saw_aborts = some_aborted == 1
         aborted = aborts or (None,) * len(ids)
         before = {raw_id: _whole(its) for raw_id, its in zip(run_out[::2], run_out[1::2], strict=True)}
         claims = []

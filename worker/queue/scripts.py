@@ -122,18 +122,22 @@ for i, id in ipairs(ids) do
   else sizes[i] = -1 end
   if sizes[i] > max_bytes then payloads[i] = '' end
 end
-local aborts = {}
-if see_aborts then aborts = redis.pcall('ZMSCORE', 'arq:abort', unpack(ids)) end
-if aborts.err then aborts = {} end
-return {now, ids, firsts, payloads, sizes, redis.call('MGET', unpack(retry_keys)), aborts, run_out}
+local aborts, some_aborted = {}, 0
+if see_aborts then
+  local size = redis.pcall('ZCARD', 'arq:abort')
+  if type(size) == 'table' then some_aborted = 1  -- whoever looks is told what is wrong with it
+  elseif size > 0 then aborts, some_aborted = redis.call('ZMSCORE', 'arq:abort', unpack(ids)), 1 end
+end
+return {now, ids, firsts, payloads, sizes, redis.call('MGET', unpack(retry_keys)), aborts, run_out, some_aborted}
 """
 )
 """KEYS: queue, leases, scores, owners. ARGV: limit, token, lease (ms), time to live of in-progress keys (ms), 1 to look
 at aborts, the longest payload that is handed out (bytes), the Redis time (ms) after which nothing is claimed any more
 (empty: no limit), the number of this claim, then the ids to claim (none: the first that are due). Returns now (ms);
 with ``late`` when it came too late; and where anything was claimed: ids, original scores, payloads, their sizes (-1:
-missing, -2: not a string, -3: missing because the run is over), retry counters, scores in the abort set, and those ids
-whose lease was this worker's own and had run out, each with the number of its claim, which it keeps.
+missing, -2: not a string, -3: missing because the run is over), retry counters, scores in the abort set (nothing where
+it is empty), those ids whose lease was this worker's own and had run out, each with the number of its claim, which it
+keeps, and 1 where the abort set holds anything.
 
 A call that was held up on its way must not claim: its caller has given up, and the leases that look dead to it may only
 have missed the same stretch of time."""
