@@ -56,16 +56,18 @@ class Call:
 def job_function(job: Job) -> JobFunction:
     """Return the function that is registered with arq for a kind."""
 
+    kind, keeps_ledger = job.kind, job.ledger
+
     async def perform_run(ctx: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Report | None:
         runtime: Runtime = ctx["runtime"]
-        if not job.ledger:
+        if not keeps_ledger:
             with runtime.beginning():
                 return await run_light(runtime, job, ctx, _as_request(args, kwargs))
         if not is_storable_id(ctx["job_id"]):
             message = f"a run's id has at most {MAX_RUN_ID} characters and no NUL: use a UUID version 7"
             raise Poisoned(ctx["job_id"], "invalid_id", message)
         born = BornRun(
-            kind=job.kind,
+            kind=kind,
             queue=ctx.get("queue", runtime.queues[0]),
             job_id=ctx["job_id"],
             enqueued_at=ctx["enqueue_time"],

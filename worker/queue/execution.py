@@ -5,6 +5,7 @@ import logging
 import pickle
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import arq.worker
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("arq.worker")  # arq's users filter and test by this name
 
 LATE_AFTER_MS = 1200
+_as_datetime = lru_cache(maxsize=256)(ms_to_datetime)  # what was enqueued together has one time
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Execution:
             **worker.ctx,
             "job_id": claimed.job_id,
             "job_try": claimed.job_try,
-            "enqueue_time": ms_to_datetime(self._call.enqueued_ms),
+            "enqueue_time": _as_datetime(self._call.enqueued_ms),
             "score": claimed.score,
             "queue": claimed.keys.queue,
             "payload": self._call.payload,
