@@ -100,6 +100,8 @@ class Worker(ArqWorker):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
+            await self._pool.connection_pool.disconnect()
+            self._pool.connection_pool.reset()  # type: ignore[no-untyped-call] # arq has made one, of the slower class
         connections = self._pool.connection_pool
         connections.connection_class = with_hiredis(connections.connection_class)
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
