@@ -26,10 +26,7 @@ class _LightContext(RunContext):
 
     __slots__ = ("_id",)
 
-    def __init__(self, job_id: str, kind: str, attempt: int, runtime: Runtime) -> None:
-        self._id: UUID | str
-        told: Any = job_id  # the setter takes it as it is
-        super().__init__(told, kind, attempt, 0, runtime.settings, runtime.should_stop)
+    _id: UUID | str
 
     @property
     def run_id(self) -> UUID:
@@ -64,7 +61,8 @@ async def run_light(runtime: Runtime, job: Job, ctx: Mapping[str, Any], argument
         raise RunFailed(job_id, error["type"], error["message"]) from None
     if (slot := ctx.get("slot")) is not None and not await slot.take():
         raise Postponed
-    context = _LightContext(job_id, job.kind, ctx["job_try"], runtime)
+    told: Any = job_id  # the setter takes it as it is
+    context = _LightContext(told, job.kind, ctx["job_try"], 0, runtime.settings, runtime.should_stop)
     asked_by(context)
     try:
         with runtime.deadlines.limit(job.timeout_s):

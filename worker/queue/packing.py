@@ -40,7 +40,9 @@ def with_hiredis(connection_class: type[Any]) -> type[Any]:
 def _is_at_rest(stream: Any, parser: Any) -> bool:
     """Whether a connection stands and everything that came on it is read, as far as its event loop knows by now."""
     try:
-        unread = stream._buffer or parser._reader.has_data()  # noqa: SLF001 - redis-py's look waits for the loop
+        if not parser._connected:  # noqa: SLF001 - all of it is redis-py's own, whose look waits for the loop
+            return False  # it is about to be closed
+        unread = stream._buffer or parser._reader.has_data()  # noqa: SLF001
     except AttributeError:
         return False
     return not unread and not stream.at_eof() and stream.exception() is None

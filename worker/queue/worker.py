@@ -100,8 +100,7 @@ class Worker(ArqWorker):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
-            await self._pool.connection_pool.disconnect()
-            self._pool.connection_pool.reset()  # type: ignore[no-untyped-call] # arq has made one, of the slower class
+            await _forget_connections(self._pool.connection_pool)
         connections = self._pool.connection_pool
         connections.connection_class = with_hiredis(connections.connection_class)
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
@@ -279,3 +278,10 @@ class Worker(ArqWorker):
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)
         self._pool = None
+
+
+async def _forget_connections(pool: Any) -> None:
+    """Drop the one that arq has made to try the pool: it is of redis-py's own class."""
+    with suppress(*Outage.errors):
+        await pool.disconnect()
+    pool._available_connections.clear()  # noqa: SLF001 - reset() changes more than that

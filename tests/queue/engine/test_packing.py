@@ -1,5 +1,6 @@
-"""Commands that hiredis writes reach Redis as those that redis-py writes."""
+"""Commands that hiredis writes reach Redis as those that redis-py writes, and at once."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -44,3 +45,45 @@ async def test_a_value_that_redis_py_refuses_is_refused_in_its_words(room: Room,
         with pytest.raises(DataError, match="Invalid input of type"):
             await quick.set("key", value)
         assert await quick.ping()
+
+
+async def test_a_command_is_written_before_what_is_ready_to_run(room: Room) -> None:
+    async with client(room, quick=True) as quick:
+        await quick.ping()
+        asking = quick.get("key").__await__()
+        asking.send(None)
+        assert quick.connection_pool._in_use_connections  # it waits for the answer, and not for its connection
+        [connection] = quick.connection_pool._in_use_connections
+        assert not connection._parser._reader.has_data()
+        assert connection._reader._waiter is not None
+        await connection.disconnect()
+        asking.close()
+
+
+async def test_a_connection_that_the_server_has_closed_is_made_anew(room: Room) -> None:
+    async with client(room, quick=True) as quick, client(room, quick=False) as other:
+        number = await quick.client_id()
+        await other.client_kill_filter(_id=number)
+        await asyncio.sleep(0.05)
+        assert await quick.ping()
+        assert await quick.client_id() != number
+
+
+async def test_a_connection_that_is_being_closed_is_made_anew(room: Room) -> None:
+    async with client(room, quick=True) as quick:
+        number = await quick.client_id()
+        closing = asyncio.create_task(quick.connection_pool.disconnect(inuse_connections=False))
+        for _ in range(2):  # until its connection is being closed
+            await asyncio.sleep(0)
+        assert await quick.client_id() != number
+        await closing
+
+
+async def test_what_a_cancelled_command_has_left_is_no_answer_to_the_next(room: Room) -> None:
+    async with client(room, quick=True) as quick:
+        await quick.mset({"first": 1, "second": 2})
+        task = asyncio.create_task(quick.get("first"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await quick.get("second") == b"2"
