@@ -198,8 +198,7 @@ class Engine:
     def abort_look_is_due(self) -> bool:
         """Whether to look at the abort set again: a worker that is busy with short jobs need not do so each round.
 
-        There will be another round at once after one that has claimed something, and that claim has told whether the
-        set is empty. A worker that was woken by an abort has claimed nothing, and must look.
+        A claim tells whether the set is empty, and another follows at once. Who was woken by an abort must look.
         """
         now = asyncio.get_running_loop().time()
         if self.claimed_last and (now < self._abort_at or not any(claimer.saw_aborts for claimer in self.claimers)):
