@@ -123,11 +123,10 @@ for i, id in ipairs(ids) do
   if sizes[i] > max_bytes then payloads[i] = '' end
 end
 local aborts, some_aborted = {}, 0
-if see_aborts then
-  local size = redis.pcall('ZCARD', 'arq:abort')
-  if type(size) == 'table' then some_aborted = 1  -- whoever looks is told what is wrong with it
-  elseif size > 0 then aborts, some_aborted = redis.call('ZMSCORE', 'arq:abort', unpack(ids)), 1 end
+if see_aborts and redis.pcall('ZCARD', 'arq:abort') ~= 0 then
+  aborts, some_aborted = redis.pcall('ZMSCORE', 'arq:abort', unpack(ids)), 1
 end
+if aborts.err then aborts = {} end  -- whoever looks is told what is wrong with it
 return {now, ids, firsts, payloads, sizes, redis.call('MGET', unpack(retry_keys)), aborts, run_out, some_aborted}
 """
 )

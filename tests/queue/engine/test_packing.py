@@ -52,10 +52,9 @@ async def test_a_command_is_written_before_what_is_ready_to_run(room: Room) -> N
         await quick.ping()
         asking = quick.get("key").__await__()
         asking.send(None)
-        assert quick.connection_pool._in_use_connections  # it waits for the answer, and not for its connection
         [connection] = quick.connection_pool._in_use_connections
         assert not connection._parser._reader.has_data()
-        assert connection._reader._waiter is not None
+        assert connection._reader._waiter is not None  # it waits for the answer
         await connection.disconnect()
         asking.close()
 
@@ -87,3 +86,8 @@ async def test_what_a_cancelled_command_has_left_is_no_answer_to_the_next(room: 
         task.cancel()
         await asyncio.wait([task])
         assert await quick.get("second") == b"2"
+
+
+def test_a_class_that_is_quick_already_stays_as_it_is() -> None:
+    quick = with_hiredis(ConnectionPool().connection_class)
+    assert with_hiredis(quick) is quick
