@@ -165,7 +165,7 @@ def get_single() -> AbstractAsyncContextManager[AsyncConnection]:
 
     Raises:
         DatabaseNotInitialised: ``initialize_database`` was not awaited in this process.
-        NotImplementedError: not on this engine.
+        NotImplementedError: not on this engine, or behind a pooler.
     """
     return get_manager().single()
 

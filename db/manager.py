@@ -106,10 +106,13 @@ class DatabaseManager:
         """Open a connection on which each statement is a transaction of its own, committed when it has answered.
 
         Raises:
-            NotImplementedError: not on this engine, which ``statements_stand_alone`` tells.
+            NotImplementedError: not on this engine, or behind a pooler, which ``statements_stand_alone`` tells.
         """
         if not self.statements_stand_alone:
-            raise NotImplementedError(f"{self.engine.dialect.name}: no transactions of one statement; open a session")
+            where = f"{self.engine.dialect.name}, as it is reached here"
+            raise NotImplementedError(
+                f"{where}: only PostgreSQL without a pooler has single statements; open a session"
+            )
         return self._single_engine.connect()
 
     @asynccontextmanager

@@ -94,7 +94,7 @@ async def test_it_is_told_in_each_transaction_what_it_refuses_at_the_start(
 async def test_no_statement_stands_alone(manager: DatabaseManager) -> None:
     """What was prepared and what is executed could reach different connections."""
     assert not manager.statements_stand_alone
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match="only PostgreSQL without a pooler"):
         async with manager.single():
             pass
 
