@@ -32,11 +32,12 @@ def run_worker(settings: Settings, *, burst: bool = False) -> None:
 
     Args and errors: as ``serve``.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(settings, burst=burst, stop_watch=StopWatch(settings.shutdown_grace_s)))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the event loop of a worker: uvloop's, where that is installed; None: asyncio's own."""
     try:
         import uvloop  # noqa: PLC0415 - there is none for Windows, nor for every Python
     except ImportError:

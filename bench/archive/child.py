@@ -23,6 +23,7 @@ from jobs.archive_deleted import archive_deleted
 from jobs.context import RunContext
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted
+from worker.process import loop_factory
 
 CLIENTS = 4
 PAUSE_S = 0.005
@@ -119,7 +120,9 @@ def main() -> None:
     """Measure what the command line names."""
     what, url, *rest = sys.argv[1:]
     run = {"archive": run_archive, "giant": run_giant, "load": run_load}[what]
-    print(json.dumps(asyncio.run(run(url, json.loads(rest[0]) if rest else {}))), flush=True)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        found = runner.run(run(url, json.loads(rest[0]) if rest else {}))
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

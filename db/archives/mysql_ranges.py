@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BindParameter, Dialect, Executable, Integer, bindparam, text
+from sqlalchemy import BindParameter, Dialect, Integer, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archive_tables import ARCHIVE_RUN_ID, ARCHIVED_AT
@@ -17,7 +17,7 @@ from db.archives.hashing import row_hash
 from db.archives.keys import key_columns, key_text, parse_key
 from db.archives.rows import Proof, ProofFailed, Shape, Stamp
 from db.archives.walks import Stretch, Walk
-from db.past_orm import execute_past_orm
+from db.past_orm import DriverStatement, as_python
 from db.raw_sql import stand_in_text
 from db.types import UtcDateTime, UUIDType
 
@@ -65,14 +65,13 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
         form = (template, bool(walk.position), bool(walk.end))
         if form not in shape.statements:
             shape.statements[form] = _statement(session, shape, template, walk)
-        statement, names = shape.statements[form]
-        given = values | more
-        return await execute_past_orm(session, statement, {name: given[name] for name in names})
+        return await shape.statements[form].execute(session, values | more)
 
     copied = await run(_COPY, most=stretch.count)
     if not copied.rowcount:
         return Proof(0, 0), replace(walk, is_over=True)
-    kept, checksum, upper = (await run(_SUM, most=copied.rowcount)).one()
+    kept, checksum, last = (await run(_SUM, most=copied.rowcount)).one()
+    upper = as_python(key_columns(shape.table)[0].type, last, session.get_bind().dialect)
     deleted = await run(_DELETE, upper=upper)
     if not copied.rowcount == kept == deleted.rowcount:
         raise ProofFailed(
@@ -83,16 +82,13 @@ async def move_range(session: AsyncSession, shape: Shape, stretch: Stretch, stam
     return Proof(kept, int(checksum)), behind
 
 
-def _statement(session: AsyncSession, shape: Shape, template: str, walk: Walk) -> tuple[Executable, list[str]]:
-    """Return a statement, and the names of its parameters."""
+def _statement(session: AsyncSession, shape: Shape, template: str, walk: Walk) -> DriverStatement:
     words = _words(session, shape)
     words |= {f"behind_{side}": f" AND {words[side]}.{words['key']} > :lower" if walk.position else "" for side in "ta"}
     words["until_t"] = f" AND {words['t']}.{words['key']} <= :end" if walk.end else ""
     written = template.format(**words)
     named = [one for one in _parameters(shape) if f":{one.key}" in written]
-    statement = text(written).bindparams(*named)
-    names = [str(one.key) for one in named]
-    return statement.columns(last=key_columns(shape.table)[0].type) if template is _SUM else statement, names
+    return DriverStatement.of(text(written).bindparams(*named), session.get_bind().dialect)
 
 
 def _words(session: AsyncSession, shape: Shape) -> dict[str, str]:

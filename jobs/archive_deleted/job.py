@@ -213,6 +213,7 @@ class Archive:
                 self.context.batch(discard=discard) as batch,
                 impatient(batch.session, swift=step in SWIFT_STEPS),
             ):
+                locking = time.monotonic()
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)
                 await keeping.settle(batch.session)
                 state = self._after(stretch.table, taken)
@@ -220,14 +221,14 @@ class Archive:
                 batch.cursor, batch.counters = state.as_json(), counters
         finally:
             await keeping.end(discard=discard)
-        taken.seconds = seconds = time.monotonic() - began
+        taken.committed(began, locking)
         if discard:
             return taken
-        self.state = replace(state, longest_s=max(state.longest_s, seconds if taken.roots else 0.0))
+        self.state = replace(state, longest_s=max(state.longest_s, taken.seconds if taken.roots else 0.0))
         self.counters = counters
         self._next_number = max(self._next_number, keeping.last_number + 1)
         self.throttle.committed(counters["batches"])
-        await self.throttle.rest(seconds)
+        await self.throttle.rest(taken.seconds)
         return taken
 
     def _after(self, table: Table, taken: Taken) -> State:

@@ -55,5 +55,6 @@ async def take_piece(
         if size.shrink():
             return None
         return await batch(replace(stretch, count=1), Batch.pass_over)  # one alone that is locked for long is left
-    size.took(taken.effort, taken.seconds, beside_others=archive.throttle.share < 1)
+    beside_others = archive.throttle.share < 1
+    size.took(taken.effort, taken.seconds if beside_others else taken.held_s, beside_others=beside_others)
     return taken

@@ -154,6 +154,7 @@ async def _batch(archive: "Archive", share: Share, stretch: Stretch, step: Step)
     try:
         swift = step in SWIFT_STEPS
         async with archive.context.batch_of_range(share.number) as batch, impatient(batch.session, swift=swift):
+            locking = time.monotonic()
             taken = await step(Batch(batch.session, archive.plan, keeping), stretch)
             await keeping.settle(batch.session)
             done = replace(
@@ -166,11 +167,10 @@ async def _batch(archive: "Archive", share: Share, stretch: Stretch, step: Step)
             batch.cursor, batch.counters = done.cursor(), done.counters
     finally:
         await keeping.end(discard=False)
-    seconds = time.monotonic() - began
+    taken.committed(began, locking)
     share.walk, share.files, share.checksums, share.counters = done.walk, done.files, done.checksums, done.counters
-    share.longest_s = max(share.longest_s, seconds if taken.roots else 0.0)
-    await archive.throttle.rest(seconds)
-    taken.seconds = seconds
+    share.longest_s = max(share.longest_s, taken.seconds if taken.roots else 0.0)
+    await archive.throttle.rest(taken.seconds)
     return taken
 
 

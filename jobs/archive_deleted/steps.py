@@ -1,5 +1,6 @@
 """What one batch does to one table: take what is due, with all that goes with it, and say what was done."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ class Taken:
     kept: list[LivingReference] = field(default_factory=list)
     seconds: float = 0.0
     """Of its transaction, the commit included."""
+    held_s: float = 0.0
+    """From its first look at the table to the end of its commit: so long may others find its rows locked."""
+
+    def committed(self, began: float, locking: float) -> None:
+        """Note its times, now that it is over, from those (monotonic) when it began and was to lock its first row."""
+        ended = time.monotonic()
+        self.seconds, self.held_s = ended - began, ended - locking
 
 
 @dataclass(frozen=True, slots=True)
