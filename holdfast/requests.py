@@ -194,7 +194,7 @@ class ArchiveDeleted(JobRequest[ArchiveReport]):
     batch_rows: int | None = Field(default=None, ge=1, le=100_000)
     """Rows for each transaction; None: as many as fit into ``batch_target_ms``."""
     batch_target_ms: float | None = Field(default=None, ge=1, le=10_000)
-    """How long one transaction is to hold the rows that it moves; None: 20, on MySQL and MariaDB 50."""
+    """How long one transaction is to hold the rows that it moves; None: 20, on MySQL and MariaDB 80."""
     connections: int = Field(default=1, ge=1, le=8)
     """Connections that share a table which is walked in its own order; SQLite has one writer, and so one of them."""
     dry_run: bool = False
