@@ -15,6 +15,7 @@ from db.archives.catalog import Catalog
 from db.connection import get_async_session
 from db.models import ArchivePart, Task
 from db.repositories import job_run
+from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from holdfast.requests import ArchiveDeleted
@@ -40,10 +41,11 @@ pytestmark = pytest.mark.usefixtures("manager")
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_batches(settings: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "FIRST_PAGES", 4)
     monkeypatch.setattr(sizes, "FIRST_DELETIONS", 8)
-    monkeypatch.setattr(sizes, "MOST_ROWS", 8)
+    pages_or_rows = 8 if settings.url.get_backend_name() == "postgresql" else 30
+    monkeypatch.setattr(sizes, "MOST_ROWS", pages_or_rows)
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ from tests.faults.watch import Watch
 from tests.servers import MariaDBServer, PostgresServer
 from tests.skips import skip_missing
 
-ROWS = 6_000
+ROWS = 2_400
+ROWS_TO_LOCK = 6_000
+"""So many that one further on can be locked before the archive is there."""
 BATCH_ROWS = 20
 HEARTBEAT_TIMEOUT_S = 1.0
 LONGER_THAN_A_LOCK_S = 2.5
@@ -49,14 +51,19 @@ def root(pytestconfig: pytest.Config) -> None:
 
 
 async def archive_through(
-    place: Place, trouble: Trouble, *, destination: Destination = "tables", settings: dict[str, str] | None = None
+    place: Place,
+    trouble: Trouble,
+    *,
+    rows: int = ROWS,
+    destination: Destination = "tables",
+    settings: dict[str, str] | None = None,
 ) -> int:
     """Archive while there is trouble; returns how many attempts were charged."""
     async with place.watched() as watch:
-        before = await make_archivable(watch.manager, ROWS)
+        before = await make_archivable(watch.manager, rows)
         run_id = await place.enqueue(watch, ArchiveDeleted(destination=destination, batch_rows=BATCH_ROWS))
         with place.worker(**(settings or {})) as worker:
-            await watch.until(run_id, lambda now: now.counters.get("rows", 0) >= ROWS // 5, worker=worker)
+            await watch.until(run_id, lambda now: now.counters.get("rows", 0) >= rows // 5, worker=worker)
             await trouble(Scene(place, watch, run_id, worker))
             end = await watch.until_over(run_id, worker=worker)
             assert worker.terminate() == 0
@@ -117,7 +124,7 @@ async def test_a_row_that_is_locked_for_longer_than_the_archive_waits(place: Pla
             await until_somebody_waits(scene.manager)
             await asyncio.sleep(LONGER_THAN_A_LOCK_S)
 
-    await archive_through(place, hold)
+    await archive_through(place, hold, rows=ROWS_TO_LOCK)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,7 @@ async def test_deadlocks(
                 await deadlock(scene.manager, await due_key(scene.manager, share))
 
         place = Place(server.create_database(), tmp_path, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
-        await archive_through(place, cross)
+        await archive_through(place, cross, rows=ROWS_TO_LOCK)
         assert int(server.execute(query).split()[-1]) >= 1
 
 
@@ -150,7 +157,7 @@ async def test_a_pool_that_others_have_exhausted(
 
     async def crowd(scene: Scene) -> None:
         await make_tables(scene.manager.engine)
-        others = [await place.enqueue(scene.watch, TrialWrite(steps=2, hold_s=1.0, slow_starts=1)) for _ in range(4)]
+        others = [await place.enqueue(scene.watch, TrialWrite(steps=2, hold_s=0.7, slow_starts=1)) for _ in range(3)]
         for run_id in others:
             await scene.watch.until_over(run_id, worker=scene.worker)
 

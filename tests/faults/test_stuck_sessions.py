@@ -22,7 +22,7 @@ SOON_S = 15.0
 SENT_S = 0.3
 """Longer than a batch takes."""
 ANSWERED_S = 2.0
-ARCHIVED_ROWS = 6_000
+ARCHIVED_ROWS = 2_000
 
 
 async def test_a_live_worker_is_not_fenced_out_by_a_dead_one(postgres_trial: Trial) -> None:

@@ -121,6 +121,9 @@ class SentinelServer(Server):
         with self.connect() as client:
             assert wait_until(lambda: _is_accepted(client, "SENTINEL", "FAILOVER", SERVICE), READY_TIMEOUT_S)
         assert wait_until(lambda: self.master_port() != old, READY_TIMEOUT_S)
+        if old == self._master.port:  # until it knows, it takes writes that it loses as it turns to the new one
+            with self._master.connect() as client:
+                assert wait_until(lambda: client.info("replication")["role"] == "slave", READY_TIMEOUT_S)
 
     def _command(self) -> list[str]:
         settings = {
