@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import schema
 from db.cancelled import CancelledStatements
+from db.closing import close_in_time
 from db.engines import create_engine
 from db.errors import DatabaseUnavailable, first_line
 from db.health import HEALTH_TIMEOUT_S, DatabaseHealth, check_engine, pool_figures
@@ -80,8 +81,7 @@ class DatabaseManager:
                 yield session
                 await session.run_sync(_commit_and_close)
             except BaseException:
-                async with session:
-                    await session.rollback()
+                await self._close(session)
                 raise
 
     @asynccontextmanager
@@ -90,12 +90,20 @@ class DatabaseManager:
 
         Each statement sees what was committed before it. Nothing but the caller keeps it from writing.
         """
-        async with self._reading_sessions() as session:
+        session = self._reading_sessions()
+        try:
             yield session
+        finally:
+            await self._close(session)
 
-    def reader(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection for reading: as ``reading_session``, at half its cost."""
-        return self._reading_engine.connect()
+        connection = await self._reading_engine.connect()
+        try:
+            yield connection
+        finally:
+            await self._close(connection)
 
     @property
     def statements_stand_alone(self) -> bool:
@@ -122,8 +130,14 @@ class DatabaseManager:
         Args: as ``session``.
         """
         engine = self._read_only_engine if read_only else self.engine
-        async with nullcontext() if read_only else self._turn(), engine.begin() as connection:
-            yield connection
+        async with nullcontext() if read_only else self._turn():
+            connection = await engine.connect()
+            try:
+                await connection.begin()
+                yield connection
+                await connection.commit()
+            finally:
+                await self._close(connection)
 
     async def execute_raw_sql(
         self, sql: str, params: Mapping[str, Any] | None = None, *, read_only: bool = False
@@ -212,6 +226,9 @@ class DatabaseManager:
         await self.engine.dispose()
         if self._replica is not None:
             await self._replica.dispose()
+
+    async def _close(self, opened: AsyncConnection | AsyncSession) -> None:
+        await close_in_time(opened, None if self.writers_take_turns else self.settings.database_deadline_s)
 
     def _turn(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._turns is None else self._turns.turn()

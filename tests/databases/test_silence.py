@@ -3,14 +3,24 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db import manager, tuning
-from db.connection import close_database, get_async_session, initialize_database
+from db.connection import (
+    close_database,
+    get_async_session,
+    get_manager,
+    get_reader,
+    get_reading_session,
+    initialize_database,
+)
 from db.errors import DatabaseSilent, DatabaseUnavailable, is_transient
 from db.in_time import in_time
 from db.settings import DatabaseSettings
@@ -74,6 +84,60 @@ async def test_a_connection_that_went_silent_in_the_pool_is_given_up(proxy: Prox
     assert await ask() == 1
     proxy.swallow()
     with pytest.raises(DatabaseSilent):
+        await ask()
+    assert await ask() == 1
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[AsyncConnection]:
+    async with get_manager().get_connection() as connection:
+        yield connection
+
+
+@pytest.mark.usefixtures("pool")
+@pytest.mark.parametrize("opened", [get_async_session, get_reading_session, get_reader, connected])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_one_that_falls_silent_before_its_end_holds_up_nobody(
+    opened: Callable[[], AbstractAsyncContextManager[Any]],
+    proxy: Proxy,
+    *,
+    fails: bool,
+) -> None:
+    """The last statement was answered, the rollback or the commit behind it is not."""
+
+    async def use() -> None:
+        async with in_time(), opened() as connection:
+            await connection.execute(text("SELECT 1"))
+            assert proxy.swallow() >= 1
+            if fails:
+                raise LookupError
+
+    with suppress(DatabaseSilent, LookupError):
+        async with asyncio.timeout(GIVEN_UP_S):
+            await use()
+    await ask_twice()
+    assert get_manager().pool_figures().checked_out == 0
+
+
+@pytest.mark.usefixtures("pool")
+async def test_nor_does_one_that_is_given_up_while_it_waits_for_something_else(proxy: Proxy) -> None:
+    """The deadline of the block is over by then."""
+
+    async def use() -> None:
+        async with in_time(), get_reader() as reader:
+            await reader.execute(text("SELECT 1"))
+            proxy.swallow()
+            await asyncio.Event().wait()
+
+    with pytest.raises(DatabaseSilent):
+        async with asyncio.timeout(GIVEN_UP_S):
+            await use()
+    await ask_twice()
+
+
+async def ask_twice() -> None:
+    """Where nothing was rolled back, the silent connection is in the pool still."""
+    with suppress(DatabaseSilent):
         await ask()
     assert await ask() == 1
 
