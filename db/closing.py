@@ -1,9 +1,10 @@
 """The end of a session or a connection: one that has fallen silent is given up, and nobody waits for it for ever."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 
 async def close_in_time(opened: AsyncConnection | AsyncSession, deadline_s: float | None) -> None:
@@ -20,3 +21,18 @@ async def close_in_time(opened: AsyncConnection | AsyncSession, deadline_s: floa
     with suppress(TimeoutError):  # the driver's call was cancelled, and SQLAlchemy has thrown the connection away
         async with asyncio.timeout(deadline_s):
             await opened.close()
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine, deadline_s: float | None) -> AsyncIterator[AsyncConnection]:
+    """Open a connection that is closed in time, as ``engine.connect()`` does without.
+
+    Args:
+        engine: with or without a pool.
+        deadline_s: seconds for its end, as in ``close_in_time``.
+    """
+    connection = await engine.connect()
+    try:
+        yield connection
+    finally:
+        await close_in_time(connection, deadline_s)

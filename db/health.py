@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db.closing import connected
 from db.errors import first_line
 from db.pool import CountingPool, PoolFigures
 from db.urls import masked
@@ -45,7 +46,7 @@ async def check_engine(engine: AsyncEngine, url: URL, *, timeout_s: float = HEAL
     """
     round_trip_ms, error = None, None
     try:
-        async with asyncio.timeout(timeout_s), engine.connect() as connection:
+        async with asyncio.timeout(timeout_s), connected(engine, timeout_s) as connection:
             await connection.execute(text("SELECT 1"))  # begins the transaction, and may have had to connect
             began = time.perf_counter()
             await connection.execute(text("SELECT 1"))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import schema
 from db.cancelled import CancelledStatements
-from db.closing import close_in_time
+from db.closing import close_in_time, connected
 from db.engines import create_engine
 from db.errors import DatabaseUnavailable, first_line
 from db.health import HEALTH_TIMEOUT_S, DatabaseHealth, check_engine, pool_figures
@@ -81,7 +81,7 @@ class DatabaseManager:
                 yield session
                 await session.run_sync(_commit_and_close)
             except BaseException:
-                await self._close(session)
+                await close_in_time(session, self._close_s)
                 raise
 
     @asynccontextmanager
@@ -94,16 +94,11 @@ class DatabaseManager:
         try:
             yield session
         finally:
-            await self._close(session)
+            await close_in_time(session, self._close_s)
 
-    @asynccontextmanager
-    async def reader(self) -> AsyncIterator[AsyncConnection]:
+    def reader(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a connection for reading: as ``reading_session``, at half its cost."""
-        connection = await self._reading_engine.connect()
-        try:
-            yield connection
-        finally:
-            await self._close(connection)
+        return connected(self._reading_engine, self._close_s)
 
     @property
     def statements_stand_alone(self) -> bool:
@@ -130,14 +125,10 @@ class DatabaseManager:
         Args: as ``session``.
         """
         engine = self._read_only_engine if read_only else self.engine
-        async with nullcontext() if read_only else self._turn():
-            connection = await engine.connect()
-            try:
-                await connection.begin()
-                yield connection
-                await connection.commit()
-            finally:
-                await self._close(connection)
+        async with nullcontext() if read_only else self._turn(), connected(engine, self._close_s) as connection:
+            await connection.begin()
+            yield connection
+            await connection.commit()
 
     async def execute_raw_sql(
         self, sql: str, params: Mapping[str, Any] | None = None, *, read_only: bool = False
@@ -227,8 +218,9 @@ class DatabaseManager:
         if self._replica is not None:
             await self._replica.dispose()
 
-    async def _close(self, opened: AsyncConnection | AsyncSession) -> None:
-        await close_in_time(opened, None if self.writers_take_turns else self.settings.database_deadline_s)
+    @property
+    def _close_s(self) -> float | None:
+        return None if self.writers_take_turns else self.settings.database_deadline_s
 
     def _turn(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._turns is None else self._turns.turn()
