@@ -16,8 +16,8 @@ FIRST_PAGES = 32
 FIRST_DELETIONS = 500
 TARGET_MS = 20.0
 MYSQL_TARGET_MS = 80.0
-"""What moves a batch is three statements there, and one elsewhere: on a slow machine half of 20 ms went by without a
-row being moved. InnoDB's locks hold up nobody who reads, and these rows were deleted long ago."""
+"""What moves a batch is three statements there, and one on PostgreSQL: on a slow machine half of 20 ms went by without
+a row being moved. InnoDB's locks hold up nobody who reads, and these rows were deleted long ago."""
 
 
 async def choose_size(request: ArchiveDeleted, table: Table, share: TableState) -> BatchSize:

@@ -31,8 +31,8 @@ from tests.servers import MariaDBServer, PostgresServer
 from tests.skips import skip_missing
 
 ROWS = 2_400
-ROWS_TO_LOCK = 6_000
-"""So many that one further on can be locked before the archive is there."""
+MORE_ROWS = 6_000
+"""So many that the archive is not over before the trouble has come: a row further on is locked, a pool fills."""
 BATCH_ROWS = 20
 HEARTBEAT_TIMEOUT_S = 1.0
 LONGER_THAN_A_LOCK_S = 2.5
@@ -124,7 +124,7 @@ async def test_a_row_that_is_locked_for_longer_than_the_archive_waits(place: Pla
             await until_somebody_waits(scene.manager)
             await asyncio.sleep(LONGER_THAN_A_LOCK_S)
 
-    await archive_through(place, hold, rows=ROWS_TO_LOCK)
+    await archive_through(place, hold, rows=MORE_ROWS)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ async def test_deadlocks(
                 await deadlock(scene.manager, await due_key(scene.manager, share))
 
         place = Place(server.create_database(), tmp_path, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S)
-        await archive_through(place, cross, rows=ROWS_TO_LOCK)
+        await archive_through(place, cross, rows=MORE_ROWS)
         assert int(server.execute(query).split()[-1]) >= 1
 
 
@@ -157,13 +157,13 @@ async def test_a_pool_that_others_have_exhausted(
 
     async def crowd(scene: Scene) -> None:
         await make_tables(scene.manager.engine)
-        others = [await place.enqueue(scene.watch, TrialWrite(steps=2, hold_s=0.7, slow_starts=1)) for _ in range(3)]
+        others = [await place.enqueue(scene.watch, TrialWrite(steps=2, hold_s=1.0, slow_starts=1)) for _ in range(4)]
         for run_id in others:
             await scene.watch.until_over(run_id, worker=scene.worker)
 
     settings = {"HOLDFAST_PLUGINS": "tests.faults.kinds"}
     settings |= {"DATABASE_POOL_SIZE": "2", "DATABASE_MAX_OVERFLOW": "0", "DATABASE_POOL_TIMEOUT": "0.5"}
-    await archive_through(place, crowd, destination=destination, settings=settings)
+    await archive_through(place, crowd, rows=MORE_ROWS, destination=destination, settings=settings)
 
 
 @pytest.mark.parametrize(
