@@ -1,6 +1,7 @@
 """Our adapter for the peers' harness, which starts it as a program with its own folder and ours on PYTHONPATH.
 
-``QB_LEDGER=1`` measures the ledgered twins, in the database ``hf`` on the server of ``QB_PG_DSN``.
+``QB_LEDGER=1`` measures the ledgered twins, in the database ``hf`` on the server of ``QB_PG_DSN``, and with
+``HOLDFAST_BENCH_TWIN=session`` those that open a session.
 """
 
 import sys
@@ -23,7 +24,7 @@ def _database_url() -> str:
 
 
 def _kind(job: str) -> str:
-    return f"{job}_ledgered" if _harness.ledgered else job
+    return f"{job}_{_harness.twin}" if _harness.ledgered else job
 
 
 def worker(concurrency: int) -> None:

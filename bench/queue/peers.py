@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.queue.arena import Arena
 from bench.queue.scale import Scale
-from bench.queue.settings import kept_environment
+from bench.queue.settings import TWIN_VARIABLE, kept_environment
 from bench.queue.table import Row, Target, at_least_times, at_most_times
 from tests.processes import CHECKOUT
 
 PHASES = "enqueue,drain1,drain2,nap,latency,idle"
 ON_POSTGRES = ("pgqueuer", "procrastinate")
 ENVIRONMENT_OF = {"pgqueuer": "pgq", "procrastinate": "pgq"}
+SESSION_COUNT = 3_000
+"""Runs with a session each, unless the caller names a number."""
 PEERS = ("arq", "arq-tuned", "streaq-uv", "saq", "taskiq-stream", "pgqueuer", "procrastinate")
 
 # Whose figure, which figure, beside which peer, and what it must reach.
@@ -29,6 +32,7 @@ COMPARISONS: tuple[tuple[str, str, str, Target | None], ...] = (
     ("holdfast-ledger", "drain1", "pgqueuer", at_least_times(0.55)),
     ("holdfast-ledger", "drain1", "procrastinate", at_least_times(10)),
     ("holdfast-ledger", "drain1", "arq-tuned", at_least_times(3)),
+    ("holdfast-session", "drain1", "procrastinate", at_least_times(1.5)),
     ("holdfast", "enq_s", "arq", at_least_times(1.8)),
     ("holdfast", "enq_batch_s", "arq", at_least_times(10)),
     ("holdfast", "enq_batch_s", "streaq-uv", at_least_times(4)),
@@ -57,16 +61,46 @@ def measure(folder: Path, arena: Arena, scale: Scale, *, phases: str = PHASES, c
         RuntimeError: the harness failed.
     """
     present = _present(folder)
-    environment = _environment(arena, _prepare_postgres(folder, arena) if set(present) & set(ON_POSTGRES) else "")
-    ours = ["holdfast", "holdfast-ledger"] if set(present) & set(ON_POSTGRES) else ["holdfast"]
-    found = arena.folder / "peers.jsonl"
-    words = ["--peers", ",".join([*ours, *present]), "--phases", phases, "--repeat", str(scale.repeats)]
-    words += ["--out", str(found), *([] if count is None else ["--n", str(count)])]
-    program = [sys.executable, str(folder.absolute() / "bench_queue.py"), *words]
-    done = subprocess.run(program, env={**environment}, cwd=arena.folder, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{folder}/bench_queue.py failed with exit code {done.returncode}")
-    return _rows([json.loads(line) for line in found.read_text().splitlines()])
+    on_postgres = bool(set(present) & set(ON_POSTGRES))
+    environment = _environment(arena, _prepare_postgres(folder, arena) if on_postgres else "")
+    program = PeersProgram(folder.absolute() / "bench_queue.py", arena.folder / "peers.jsonl", environment)
+    contestants = ["holdfast", *(["holdfast-ledger"] if on_postgres else []), *present]
+    found: list[dict[str, Any]] = []
+    for _ in scale.rounds():
+        found += program.run(contestants, phases, count)
+        if "procrastinate" in present and "drain1" in phases.split(","):
+            lines = program.run(["holdfast-ledger"], "drain1", count or SESSION_COUNT, twin="session")
+            found += [line | {"peer": "holdfast-session"} for line in lines]
+    return _rows(found)
+
+
+@dataclass(frozen=True, slots=True)
+class PeersProgram:
+    """The peers' program."""
+
+    program: Path
+    results: Path
+    """Where it adds its lines."""
+    environment: Mapping[str, str]
+
+    def run(
+        self, contestants: Sequence[str], phases: str, count: int | None, *, twin: str = "ledgered"
+    ) -> list[dict[str, Any]]:
+        """Measure each of them once, one after the other; returns the lines that it adds.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        words = ["--peers", ",".join(contestants), "--phases", phases, "--out", str(self.results)]
+        words += [] if count is None else ["--n", str(count)]
+        environment = {**self.environment, TWIN_VARIABLE: twin}
+        self.results.unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, str(self.program), *words], env=environment, cwd=self.results.parent, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.program} failed with exit code {done.returncode}")
+        return [json.loads(line) for line in self.results.read_text().splitlines()]
 
 
 def _present(folder: Path) -> list[str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKS_VARIABLE = "HOLDFAST_BENCH_MARKS"
+TWIN_VARIABLE = "HOLDFAST_BENCH_TWIN"
+"""Which ledgered twin of a kind our adapter measures in the peers' harness."""
 
 # What a process needs of the developer's shell; no setting of Holdfast is among it.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
@@ -31,6 +33,8 @@ class Harness:
     postgres_dsn: str
     marks: Path
     ledgered: bool
+    twin: str
+    """Of the ledgered kinds."""
     concurrency: int
 
     @classmethod
@@ -41,6 +45,7 @@ class Harness:
             postgres_dsn=os.environ.get("QB_PG_DSN", "postgresql://postgres@127.0.0.1:7432/q"),
             marks=Path(os.environ["QB_FILE"]),
             ledgered=os.environ.get("QB_LEDGER") == "1",
+            twin=os.environ.get(TWIN_VARIABLE, "ledgered"),
             concurrency=int(os.environ.get("QB_CONCURRENCY", "100")),
         )
 

@@ -54,10 +54,23 @@ class Row:
     target: Target | None = None
 
     @property
+    def ratios(self) -> list[float]:
+        """Ours over the base's in each round, whose figures were taken one after the other.
+
+        A machine that others share is twice as fast in one minute as in the next, which moves the medians of two
+        contestants apart and both figures of a round together. Where they were not taken in the same rounds it is the
+        ratio of the medians alone.
+        """
+        if not self.base or not all(self.base):
+            return []
+        if len(self.ours) == len(self.base):
+            return [ours / base for ours, base in zip(self.ours, self.base, strict=True)]
+        return [statistics.median(self.ours) / statistics.median(self.base)]
+
+    @property
     def ratio(self) -> float | None:
-        """Our median over the base's."""
-        base = statistics.median(self.base) if self.base else 0.0
-        return statistics.median(self.ours) / base if base else None
+        """The median of the rounds' ratios."""
+        return statistics.median(self.ratios) if self.ratios else None
 
     @property
     def is_met(self) -> bool | None:
@@ -76,6 +89,7 @@ class Row:
             "base": list(self.base),
             "base_name": self.base_name,
             "ratio": self.ratio,
+            "ratios": self.ratios,
             "target": None if self.target is None else str(self.target),
             "met": self.is_met,
         }
@@ -84,7 +98,7 @@ class Row:
         """Return it as words."""
         verdict = {True: "yes", False: "NO", None: ""}[self.is_met]
         base = f"{_spread(self.base)} ({self.base_name})" if self.base else "-"
-        ratio = "-" if self.ratio is None else f"{_number(self.ratio)}x"
+        ratio = _spread(self.ratios, "x") if self.ratios else "-"
         return (
             self.measure,
             self.unit,
@@ -96,7 +110,7 @@ class Row:
         )
 
 
-HEAD = ("measure", "unit", "ours: median (least to most)", "beside it", "ratio", "must reach", "reached")
+HEAD = ("measure", "unit", "ours: median (least to most)", "beside it", "ratio of a round", "must reach", "reached")
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -108,8 +122,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {line} |" for line in shown)
 
 
-def _spread(values: Sequence[float]) -> str:
-    middle = _number(statistics.median(values))
+def _spread(values: Sequence[float], unit: str = "") -> str:
+    middle = f"{_number(statistics.median(values))}{unit}"
     return middle if len(values) == 1 else f"{middle} ({_number(min(values))} to {_number(max(values))})"
 
 
