@@ -37,6 +37,25 @@ def replace_lost_connections(engine: Engine) -> None:
     event.listen(engine, "do_execute", watch.execute)
 
 
+def note_first_use(connection: Connection) -> None:
+    """Note that a statement of a transaction was executed, past the listeners."""
+    known = connection.connection.record_info
+    if known is not None and known.get(_UNTOUCHED, False):
+        known[_UNTOUCHED] = False
+
+
+def has_lost_it_before_its_first_use(connection: Connection, failure: BaseException) -> bool:
+    """Whether the first statement of a transaction, executed past the listeners, failed because its connection broke.
+
+    Then nothing has happened yet: executed anew, with the listeners, it goes to another connection.
+    """
+    proxied, dialect = connection.connection, connection.dialect
+    known = proxied.record_info
+    if known is None or not known.get(_UNTOUCHED, False) or not isinstance(failure, dialect.loaded_dbapi.Error):
+        return False
+    return dialect.is_disconnect(failure, proxied, None)
+
+
 class _Watch:
     def __init__(self, engine: Engine) -> None:
         self._dialect = engine.dialect

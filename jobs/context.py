@@ -123,11 +123,11 @@ class RunContext:
             async with in_time():
                 self._still_ours(await lock_by_fence(session, self.run_id, self.fence, share=number))
             mine = {"of_run": self.run_id, "of_number": number}
-            row = (await session.execute(_LOCK_RANGE, mine)).one()
+            row = (await execute_past_orm(session, _LOCK_RANGE, mine)).one()
             batch = Batch(session, deepcopy(row.cursor), dict(row.counters))
             yield batch
             written = {"new_cursor": batch.cursor, "new_counters": batch.counters}
-            await session.execute(_WRITE_RANGE, mine | written)
+            await execute_past_orm(session, _WRITE_RANGE, mine | written)
 
     @asynccontextmanager
     async def _session(self, share: int | None) -> AsyncIterator[AsyncSession]:

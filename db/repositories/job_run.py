@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Row, Select, Text, bindparam, false, func, insert, select, union_all, update
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from db.models import NEXT_STATES, JobAttempt
+from db.past_orm import in_drivers_words
 from db.repositories.arrays import among
 from db.repositories.by_id import UPDATE_BY_ID
 from db.run_sessions import kept_name, name_columns, run_name
@@ -111,8 +112,10 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
 def _lock(session: Session, run_id: UUID, fence: int, share: int | None) -> RunRow | None:
     connection, name = session.connection(), run_name(run_id, fence, share)
     query = _lock_by_fence(connection.dialect.name, shared=share is not None)
+    lock = in_drivers_words(query, connection.dialect)
     with kept_name(connection, name):
-        return connection.execute(query, {"run_id": run_id, "session_name": name}).one_or_none()
+        found = lock.run(connection, {"run_id": run_id, "session_name": name}).one_or_none()
+    return cast("RunRow | None", found)
 
 
 @lru_cache  # each batch of each run asks it
