@@ -35,25 +35,30 @@ def replace_lost_connections(engine: Engine) -> None:
     event.listen(engine, "checkin", watch.note_use)
     event.listen(engine, "checkout", watch.ask)
     event.listen(engine, "do_execute", watch.execute)
+    event.listen(engine, "do_executemany", watch.execute_many)
+    event.listen(engine, "do_execute_no_params", watch.execute_without_parameters)
 
 
-def note_first_use(connection: Connection) -> None:
-    """Note that a statement of a transaction was executed, past the listeners."""
+def note_first_use(connection: Connection) -> "_Watch | None":
+    """Note that a transaction has sent a statement; returns who watches the connection if it was the first one."""
     known = connection.connection.record_info
-    if known is not None and known.get(_UNTOUCHED, False):
-        known[_UNTOUCHED] = False
+    return None if known is None else known.pop(_UNTOUCHED, None)
 
 
-def has_lost_it_before_its_first_use(connection: Connection, failure: BaseException) -> bool:
-    """Whether the first statement of a transaction, executed past the listeners, failed because its connection broke.
+def go_to_another(connection: Connection, statement: str, failure: BaseException) -> bool:
+    """Replace a connection that broke before its first use, for a statement that the listeners do not hear of.
 
-    Then nothing has happened yet: executed anew, with the listeners, it goes to another connection.
+    Args:
+        connection: in a transaction.
+        statement: which failed on it.
+        failure: what it has raised.
+
+    Returns:
+        Whether the statement is to be executed anew: it was the first one, and the connection is another now.
     """
-    proxied, dialect = connection.connection, connection.dialect
-    known = proxied.record_info
-    if known is None or not known.get(_UNTOUCHED, False) or not isinstance(failure, dialect.loaded_dbapi.Error):
-        return False
-    return dialect.is_disconnect(failure, proxied, None)
+    known = connection.connection.record_info
+    watch: _Watch | None = None if known is None else known.get(_UNTOUCHED)
+    return watch is not None and watch.replace(connection, statement, failure, None)
 
 
 class _Watch:
@@ -67,7 +72,7 @@ class _Watch:
 
     def ask(self, dbapi_connection: Any, record: Any, proxy: object) -> None:
         del proxy
-        record.record_info[_UNTOUCHED] = True
+        record.record_info[_UNTOUCHED] = self
         used_at = record.info[_USED_AT]
         if time.monotonic() - used_at <= TRUSTED_S and used_at > self._broke_at:
             return
@@ -78,24 +83,35 @@ class _Watch:
 
     def execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         connection: Connection = context.root_connection
-        known = connection.connection.record_info
-        if known is None or not known.get(_UNTOUCHED, False):
+        if note_first_use(connection) is None:
             return False
-        known[_UNTOUCHED] = False
         try:
             self._dialect.do_execute(cursor, statement, parameters, context)
         except self._dialect.loaded_dbapi.Error as error:
-            proxied = connection.connection
-            if not self._dialect.is_disconnect(error, proxied, cursor) or not _may_repeat(connection, statement):
+            if not self.replace(connection, statement, error, cursor):
                 raise
-            self._broke_at = time.monotonic()  # the others have probably broken with it
-            _replace(connection, error)
-            proxied = connection.connection
-            if proxied.record_info is not None:
-                proxied.record_info[_UNTOUCHED] = False
-            context._dbapi_connection = proxied  # noqa: SLF001 - see _replace
+            context._dbapi_connection = connection.connection  # noqa: SLF001 - see _replace
             context.cursor = context.create_cursor()
             self._dialect.do_execute(context.cursor, statement, parameters, context)
+        return True
+
+    def execute_many(self, cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        del cursor, statement, parameters
+        note_first_use(context.root_connection)  # many executions are not repeated, nor is what follows them
+
+    def execute_without_parameters(self, cursor: Any, statement: str, context: Any) -> None:
+        self.execute_many(cursor, statement, (), context)
+
+    def replace(self, connection: Connection, statement: str, failure: BaseException, cursor: Any) -> bool:
+        """Go to another connection, if the first statement of a transaction has failed because this one is lost."""
+        if not isinstance(failure, self._dialect.loaded_dbapi.Error):
+            return False
+        is_lost = self._dialect.is_disconnect(failure, connection.connection, cursor)
+        if not is_lost or not _may_repeat(connection, statement):
+            return False
+        self._broke_at = time.monotonic()  # the others have probably broken with it
+        _replace(connection, failure)
+        note_first_use(connection)
         return True
 
 
@@ -105,7 +121,7 @@ def _may_repeat(connection: Connection, statement: str) -> bool:
     return not commits_by_itself and _REPEATABLE.match(statement) is not None
 
 
-def _replace(connection: Connection, error: Exception) -> None:
+def _replace(connection: Connection, error: BaseException) -> None:
     # SQLAlchemy refuses to reconnect inside a transaction. This one has not done anything yet, and the session above
     # holds on to it: it is set aside for a moment. https://docs.sqlalchemy.org/en/21/faq/connections.html#faq-execute-retry
     transaction, connection._transaction = connection._transaction, None  # noqa: SLF001

@@ -11,11 +11,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Select
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from db.lost_connections import has_lost_it_before_its_first_use, note_first_use
+from db.lost_connections import go_to_another, note_first_use
 
 Processor = Callable[[Any], Any]
 
@@ -72,7 +73,8 @@ class DriverStatement:
     parameters: tuple[tuple[str, Processor | None], ...]
     """Name, and what makes its value ready for the driver."""
     constants: Mapping[str, Any]
-    """The values that the statement itself gives, ready for the driver, by the names of their parameters."""
+    """The values that the statement itself gives, ready for the driver, by the names of their parameters; another may
+    be given in the place of each."""
     make_row: Callable[[Any], Any] | None
     """Makes a row of what the driver gives; None leaves it as it is."""
 
@@ -81,12 +83,14 @@ class DriverStatement:
         """Compile a statement, whose parameters have their types.
 
         Raises:
-            ValueError: it has a list of values, whose words depend on their number.
+            ValueError: it has a list of values, whose words depend on their number, or values that SQLAlchemy computes
+                for each execution, as a column's ``default``.
         """
         compiled: Any = statement.compile(dialect=dialect)
-        if compiled.post_compile_params:
-            raise ValueError(f"a list of values has no words of its own: {compiled}")
         binds = {name: compiled.binds[name] for name in compiled.positiontup}
+        computes = getattr(compiled, "insert_prefetch", ()) or getattr(compiled, "update_prefetch", ())
+        if compiled.post_compile_params or computes or any(bind.callable for bind in binds.values()):
+            raise ValueError(f"a list of values, or one that is computed, has no words of its own: {compiled}")
         made = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in binds.items()}
         given = {name: bind.value for name, bind in binds.items() if not bind.required}
         return cls(
@@ -110,10 +114,13 @@ class DriverStatement:
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> DriverResult:
         """Execute it on a connection, as ``execute``."""
-        constants = self.constants
-        ready = tuple(
-            constants[name] if name in constants else _ready(values[name], made) for name, made in self.parameters
-        )
+        try:
+            ready = tuple(
+                _ready(values[name], made) if name in values else self.constants[name] for name, made in self.parameters
+            )
+        except Exception as error:
+            cause = f"({type(error).__module__}.{type(error).__name__}) {error}"
+            raise StatementError(cause, self.sql, None, error, hide_parameters=True) from error
         answer = _run_in_driver(connection, self.sql, ready)
         if self.make_row is None or not answer.rows:
             return answer
@@ -151,20 +158,51 @@ def _row_maker(query: Select[Any], dialect: Dialect) -> Callable[[Any], Any]:
 
 
 def _run_in_driver(connection: Connection, sql: str, values: tuple[Any, ...]) -> DriverResult:
-    if connection.engine.echo or connection.dispatch.before_cursor_execute or connection.dispatch.after_cursor_execute:
-        return _run_in_core(connection, sql, values)  # for who listens to statements
-    cursor = connection.connection.cursor()
+    if _is_heard(connection) or not connection.in_transaction():
+        return _run_in_core(connection, sql, values)
+    dialect, cursor = connection.dialect, None
     try:
-        # The dialect's, as slow statements are timed around it.
-        connection.dialect.do_execute(cursor, sql, values, None)
+        cursor = connection.connection.cursor()
+        _tell_of_changed_schema(dialect, cursor)
+        dialect.do_execute(cursor, sql, values, None)  # the dialect's, as slow statements are timed around it
         answer = DriverResult(cursor.fetchall() if cursor.description else (), cursor.rowcount)
         cursor.close()
     except BaseException as failure:  # noqa: BLE001 - it is what Core does, with a cancellation as well
-        if has_lost_it_before_its_first_use(connection, failure):
-            return _run_in_core(connection, sql, values)  # which goes to another connection
-        connection._handle_dbapi_exception(failure, sql, values, cursor, None)  # noqa: SLF001 - it has no other name
+        if go_to_another(connection, sql, failure):
+            return _run_in_core(connection, sql, values)
+        note_first_use(connection)
+        _learn_of_changed_schema(dialect, failure)
+        shown = sql if isinstance(failure, dialect.loaded_dbapi.Error) else None  # others are raised as they are
+        connection._handle_dbapi_exception(failure, shown, values, cursor, None)  # noqa: SLF001 - it has no other name
     note_first_use(connection)
     return answer
+
+
+def _is_heard(connection: Connection) -> bool:
+    """Whether somebody listens to statements, who would miss those that Core does not execute."""
+    heard = connection.dispatch
+    return bool(
+        connection._echo  # noqa: SLF001 - the engine's echo, or its logger's level
+        or heard.before_cursor_execute
+        or heard.after_cursor_execute
+        or heard.before_execute
+        or heard.after_execute
+    )
+
+
+# asyncpg's statements are prepared once for a connection, and fail when a column of theirs has changed since. What
+# SQLAlchemy's context does about that: https://docs.sqlalchemy.org/en/21/dialects/postgresql.html#asyncpg-prepared-statement-cache
+def _tell_of_changed_schema(dialect: Any, cursor: Any) -> None:
+    if dialect.driver == "asyncpg":
+        cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001
+
+
+def _learn_of_changed_schema(dialect: Any, failure: BaseException) -> None:
+    driver = dialect.loaded_dbapi
+    if dialect.driver == "asyncpg" and isinstance(
+        failure, driver.InvalidCachedStatementError | driver.InternalServerError
+    ):
+        dialect._invalidate_schema_cache()  # noqa: SLF001
 
 
 def _run_in_core(connection: Connection, sql: str, values: tuple[Any, ...]) -> DriverResult:

@@ -78,8 +78,10 @@ def _percentiles(found: list[list[float]]) -> tuple[list[float], list[float]]:
 
 def idle(arena: Arena, scale: Scale) -> list[Row]:
     """Let a worker wait for work: what it asks Redis and PostgreSQL, and its CPU time."""
-    figures = [_idle(arena, OURS_LEDGERED) for _ in scale.rounds()]
-    stock = [_idle(arena, STOCK) for _ in scale.rounds()]
+    figures, stock = [], []
+    for _ in scale.rounds():
+        figures.append(_idle(arena, OURS_LEDGERED))
+        stock.append(_idle(arena, STOCK))
     commands, reads, cpu, statements = zip(*figures, strict=True)
     stock_commands, stock_reads, stock_cpu, _ = zip(*stock, strict=True)
     return [

@@ -66,11 +66,11 @@ def measure(folder: Path, arena: Arena, scale: Scale, *, phases: str = PHASES, c
     program = PeersProgram(folder.absolute() / "bench_queue.py", arena.folder / "peers.jsonl", environment)
     contestants = ["holdfast", *(["holdfast-ledger"] if on_postgres else []), *present]
     found: list[dict[str, Any]] = []
-    for _ in scale.rounds():
-        found += program.run(contestants, phases, count)
+    for number in scale.rounds():
+        found += [line | {"round": number} for line in program.run(contestants, phases, count)]
         if "procrastinate" in present and "drain1" in phases.split(","):
             lines = program.run(["holdfast-ledger"], "drain1", count or SESSION_COUNT, twin="session")
-            found += [line | {"peer": "holdfast-session"} for line in lines]
+            found += [line | {"round": number, "peer": "holdfast-session"} for line in lines]
     return _rows(found)
 
 
@@ -141,12 +141,18 @@ def _rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = []
     for name, figure, peer, target in COMPARISONS:
         ours, theirs = _figures(found, name, figure), _figures(found, peer, figure)
-        if ours and theirs:
-            rows.append(Row(f"{name}: {figure}", UNITS[figure], ours, theirs, peer, target))
+        rounds = sorted(ours.keys() & theirs.keys())  # the harness leaves out a figure that it could not take
+        if rounds:
+            pairs = [ours[one] for one in rounds], [theirs[one] for one in rounds]
+            rows.append(Row(f"{name}: {figure}", UNITS[figure], *pairs, peer, target))
     return rows
 
 
-def _figures(found: Sequence[Mapping[str, Any]], name: str, figure: str) -> list[float]:
-    of_peer = [line for line in found if line["peer"] == name]
-    values = [(line.get("lat_ms") or {}).get("p99") if figure == "p99" else line.get(figure) for line in of_peer]
-    return [float(value) for value in values if value]
+def _figures(found: Sequence[Mapping[str, Any]], name: str, figure: str) -> dict[int, float]:
+    """Return a contestant's figure of each round."""
+    of_peer = {line["round"]: line for line in found if line["peer"] == name}
+    values = {
+        number: (line.get("lat_ms") or {}).get("p99") if figure == "p99" else line.get(figure)
+        for number, line in of_peer.items()
+    }
+    return {number: float(value) for number, value in values.items() if value}

@@ -52,6 +52,8 @@ class Row:
     base: Sequence[float] = ()
     base_name: str = "stock arq"
     target: Target | None = None
+    by_rounds: bool = True
+    """Whether each of ours was taken right before or after that of the base in its place."""
 
     @property
     def ratios(self) -> list[float]:
@@ -61,11 +63,10 @@ class Row:
         contestants apart and both figures of a round together. Where they were not taken in the same rounds it is the
         ratio of the medians alone.
         """
-        if not self.base or not all(self.base):
-            return []
-        if len(self.ours) == len(self.base):
+        if self.by_rounds and len(self.ours) == len(self.base) and all(self.base):
             return [ours / base for ours, base in zip(self.ours, self.base, strict=True)]
-        return [statistics.median(self.ours) / statistics.median(self.base)]
+        middle = statistics.median(self.base) if self.base else 0.0
+        return [statistics.median(self.ours) / middle] if middle else []
 
     @property
     def ratio(self) -> float | None:
@@ -110,7 +111,7 @@ class Row:
         )
 
 
-HEAD = ("measure", "unit", "ours: median (least to most)", "beside it", "ratio of a round", "must reach", "reached")
+HEAD = ("measure", "unit", "ours: median (least to most)", "beside it", "ratio", "must reach", "reached")
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from db.settings import DatabaseSettings
 from holdfast.ids import uuid7
 from holdfast.outbox import job_runs
 from tests.databases.conftest import empty_tables
-from tests.databases.sessions import end, own_id
+from tests.databases.sessions import end, own_id, own_id_by_driver
 from tests.databases.statements import statements
 from tests.servers import MariaDBServer, PostgresServer
 
@@ -160,6 +160,18 @@ async def test_one_that_was_long_unused_is_asked_first(
             await session.execute(insert(User).values(username="ada"))
     assert len(sent) == 1
     assert await count_users(manager) == 1
+
+
+async def test_a_statement_behind_many_rows_does_not_go_to_another_connection(
+    manager: DatabaseManager, server: Server
+) -> None:
+    """What many executions at once have written would be missing there."""
+    with pytest.raises(DBAPIError):  # noqa: PT012 - it must not commit either
+        async with manager.session() as session:
+            await session.execute(insert(User), [{"username": "ada"}, {"username": "bob"}])
+            end(server, await own_id_by_driver(session))
+            await session.execute(insert(User).values(username="eve"))
+    assert await count_users(manager) == 0
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"])  # on PostgreSQL a name ends with its transaction
