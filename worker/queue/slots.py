@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-SHORT_S = 0.05
+SHORT_S = 0.1
 """A run that keeps its slot longer ends the starting ahead; where no slot gets free for so long, nobody waits on."""
 FEW_RUNS = 10
 """After so many short runs in a row, or as many as there are slots if that is more, entries are started ahead."""
