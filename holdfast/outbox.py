@@ -5,13 +5,17 @@ Workers look for new runs twice a second; ``ring_after_commit`` lets them start 
 The ledger's table is defined once, in ``holdfast.ledger_tables``: producers write what workers read; ``db`` maps it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Dialect, Insert, Uuid, bindparam, insert, literal_column
+from sqlalchemy import JSON, Connection, Dialect, Insert, Uuid, bindparam, insert, literal_column
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from holdfast.after_commit import ring_after_commit, ring_later
@@ -31,9 +35,6 @@ from holdfast.ledger_tables import (
 from holdfast.requests import JobRequest
 from holdfast.states import RunState
 from holdfast.wire import DEFAULT_QUEUE, MAX_PAYLOAD_BYTES, queue_key
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 __all__ = [  # `db` takes what it needs from here, uuid7 too
     "EARLIEST_YEAR",
@@ -85,7 +86,7 @@ def _insert(*, is_scheduled: bool, is_unique: bool) -> Insert:
 
 
 async def enqueue(  # noqa: PLR0913 - each is an option of its own
-    session: "AsyncSession | AsyncConnection",
+    session: AsyncSession | AsyncConnection | async_scoped_session[Any],
     request: JobRequest[Any],
     *,
     at: datetime | None = None,
@@ -98,7 +99,8 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
     """Write a run into the ledger, in the transaction of ``session``.
 
     Args:
-        session: an async session or connection on the workers' database; it is not committed here.
+        session: an async session (one of a task's own, too) or connection on the workers' database; it is not committed
+            here.
         request: what is to be done.
         at: when it is due, an aware time; now if not given.
         queue: the queue's name. The ledger holds its whole key in Redis, namespace and all.
@@ -136,6 +138,45 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
         values["at"] = at
     if unique_key is not None:
         values["unique_key"] = unique_key
-    await session.execute(_insert(is_scheduled=at is not None, is_unique=unique_key is not None), values)
-    ring_later(session, key)
+    own: AsyncSession | AsyncConnection = session() if isinstance(session, async_scoped_session) else session
+    statement = _insert(is_scheduled=at is not None, is_unique=unique_key is not None)
+    if isinstance(own, AsyncConnection):
+        await own.run_sync(_execute, statement, values)
+    else:
+        await own.run_sync(_execute_in_session, statement, values)
+    ring_later(own, key)
     return run_id
+
+
+def _execute_in_session(session: Session, statement: Insert, values: dict[str, Any]) -> None:
+    # Of several databases that a session may be of, the one that it would insert into.
+    _execute(session.connection(bind_arguments={"clause": statement}), statement, values)
+
+
+def _execute(connection: Connection, statement: Insert, values: dict[str, Any]) -> None:
+    written = _in_drivers_words(statement, connection.dialect)
+    connection.exec_driver_sql(written.sql, written.parameters(values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A statement as its driver takes it: to have SQLAlchemy look it up each time costs the transaction its while."""
+
+    sql: str
+    processors: dict[str, Callable[[Any], Any] | None]
+    """What makes each parameter's value ready for the driver."""
+    places: tuple[str, ...] | None
+    """The parameters in the order of the text, where the driver goes by it and not by their names."""
+
+    def parameters(self, values: dict[str, Any]) -> Any:
+        ready = {name: values[name] if made is None else made(values[name]) for name, made in self.processors.items()}
+        return ready if self.places is None else tuple([ready[name] for name in self.places])
+
+
+@lru_cache(maxsize=32)
+def _in_drivers_words(statement: Insert, dialect: Dialect) -> _Written:
+    compiled: Any = statement.compile(dialect=dialect)
+    processors = {
+        name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()
+    }
+    return _Written(str(compiled), processors, tuple(compiled.positiontup) if compiled.positional else None)

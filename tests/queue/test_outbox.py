@@ -1,5 +1,6 @@
 """`holdfast.outbox.enqueue`: the commit is the enqueue, a rollback leaves no run; a running worker picks it up."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 
 from db import migrate
 from db.connection import DatabaseManager
@@ -62,6 +64,28 @@ async def test_commit_enqueues_and_rollback_does_not(place: Workplace, ledger: L
     assert await ledger.problems({str(committed): SUCCESS}) == []
     async with ledger.manager.session(read_only=True) as session:
         assert set((await session.execute(select(User.username))).scalars()) == {"ada", "importer"}
+
+
+@pytest.mark.parametrize("way", ["scoped session", "session of two databases", "connection"])
+async def test_any_session_on_the_database_will_do(place: Workplace, ledger: Ledger, way: str) -> None:
+    engine, request, due = ledger.manager.engine, place.import_request(), datetime(2999, 1, 1, tzinfo=UTC)
+    if way == "connection":
+        async with engine.begin() as connection:
+            run_id = await outbox.enqueue(connection, request, at=due, unique_key="k")
+    elif way == "scoped session":
+        scoped = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
+        run_id = await outbox.enqueue(scoped, request, at=due, unique_key="k")
+        await scoped.commit()
+        await scoped.remove()
+    else:
+        other = create_async_engine("sqlite+aiosqlite://")
+        async with AsyncSession(other, binds={outbox.job_runs: engine}) as session:
+            run_id = await outbox.enqueue(session, request, at=due, unique_key="k")
+            await session.commit()
+        await other.dispose()
+    (row,) = await ledger.runs()
+    assert (row.id, row.due_at, row.unique_key, row.reason) == (run_id, due, "k", "scheduled")
+    assert row.request == request.payload()
 
 
 async def _enqueue_and_fail(ledger: Ledger, place: Workplace) -> None:
