@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.exc import InvalidatePoolError
 
 from db.read_only import READING
@@ -83,8 +84,8 @@ class _Watch:
 
     def execute(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         connection: Connection = context.root_connection
-        if note_first_use(connection) is None:
-            return False
+        if note_first_use(connection) is None or context.execute_style is ExecuteStyle.INSERTMANYVALUES:
+            return False  # of many rows at once SQLAlchemy reads the answers from the cursor that it has made
         try:
             self._dialect.do_execute(cursor, statement, parameters, context)
         except self._dialect.loaded_dbapi.Error as error:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import JSON, Connection, Dialect, Insert, Uuid, bindparam, insert, literal_column
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -118,6 +119,7 @@ async def enqueue(  # noqa: PLR0913 - each is an option of its own
     Raises:
         PayloadTooLarge: the request is too large.
         ValueError: the unique key is empty or too long, a text cannot be stored, or the namespace is none.
+        sqlalchemy.exc.StatementError: ``at`` is naive, or its year is none of 1000 to 9999.
         sqlalchemy.exc.IntegrityError: a run with this id exists.
     """
     run_id = run_id or uuid7()
@@ -154,6 +156,10 @@ def _execute_in_session(session: Session, statement: Insert, values: dict[str, A
 
 
 def _execute(connection: Connection, statement: Insert, values: dict[str, Any]) -> None:
+    heard = connection.dispatch
+    if connection.get_execution_options().get("schema_translate_map") or heard.before_execute or heard.after_execute:
+        connection.execute(statement, values)
+        return
     written = _in_drivers_words(statement, connection.dialect)
     connection.exec_driver_sql(written.sql, written.parameters(values))
 
@@ -169,11 +175,15 @@ class _Written:
     """The parameters in the order of the text, where the driver goes by it and not by their names."""
 
     def parameters(self, values: dict[str, Any]) -> Any:
-        ready = {name: values[name] if made is None else made(values[name]) for name, made in self.processors.items()}
+        try:
+            ready = {name: made(values[name]) if made else values[name] for name, made in self.processors.items()}
+        except Exception as error:
+            cause = f"({type(error).__module__}.{type(error).__name__}) {error}"
+            raise StatementError(cause, self.sql, None, error, hide_parameters=True) from error
         return ready if self.places is None else tuple([ready[name] for name in self.places])
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def _in_drivers_words(statement: Insert, dialect: Dialect) -> _Written:
     compiled: Any = statement.compile(dialect=dialect)
     processors = {

@@ -162,6 +162,19 @@ async def test_one_that_was_long_unused_is_asked_first(
     assert await count_users(manager) == 1
 
 
+async def test_many_rows_that_give_something_back_fail_as_a_lost_connection_does(
+    manager: DatabaseManager, server: Server
+) -> None:
+    """Their answers would be read from the lost connection, and look like a fault of the program."""
+    await leave_broken(manager, server)
+    with pytest.raises(DBAPIError) as caught:  # noqa: PT012 - it must not commit either
+        async with manager.session() as session:
+            many = insert(User).returning(User.id, sort_by_parameter_order=True)
+            await session.execute(many, [{"username": "ada"}, {"username": "bob"}])
+    assert is_transient(caught.value)
+    assert await count_users(manager) == 0
+
+
 async def test_a_statement_behind_many_rows_does_not_go_to_another_connection(
     manager: DatabaseManager, server: Server
 ) -> None:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import event, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 
 from db import migrate
@@ -86,6 +86,40 @@ async def test_any_session_on_the_database_will_do(place: Workplace, ledger: Led
     (row,) = await ledger.runs()
     assert (row.id, row.due_at, row.unique_key, row.reason) == (run_id, due, "k", "scheduled")
     assert row.request == request.payload()
+
+
+async def test_it_goes_where_the_schemas_are_mapped_to(place: Workplace, ledger: Ledger) -> None:
+    mapped = ledger.manager.engine.execution_options(schema_translate_map={None: "elsewhere"})
+    with pytest.raises(DBAPIError, match="elsewhere"):
+        async with async_sessionmaker(mapped).begin() as session:
+            await outbox.enqueue(session, place.import_request())
+    assert await ledger.runs() == []
+
+
+@pytest.mark.parametrize("at", [datetime(2030, 1, 1), datetime(900, 1, 1, tzinfo=UTC)])  # noqa: DTZ001 - naive
+async def test_a_time_that_cannot_be_stored_is_refused(place: Workplace, ledger: Ledger, at: datetime) -> None:
+    with pytest.raises(StatementError) as caught:
+        async with ledger.manager.session() as session:
+            await outbox.enqueue(session, place.import_request(), at=at)
+    assert not isinstance(caught.value, DBAPIError)
+    assert await ledger.runs() == []
+
+
+async def test_who_listens_to_statements_hears_of_it(place: Workplace, ledger: Ledger) -> None:
+    heard: list[str] = []
+    engine = ledger.manager.engine.sync_engine
+
+    def note(connection: object, element: object, *rest: object) -> None:
+        del connection, rest
+        heard.append(str(element))
+
+    event.listen(engine, "before_execute", note)
+    try:
+        async with ledger.manager.session() as session:
+            await outbox.enqueue(session, place.import_request())
+    finally:
+        event.remove(engine, "before_execute", note)
+    assert [one for one in heard if one.startswith("INSERT INTO job_runs")]
 
 
 async def _enqueue_and_fail(ledger: Ledger, place: Workplace) -> None:
