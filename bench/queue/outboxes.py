@@ -3,8 +3,7 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from uuid import UUID
+from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -23,7 +22,19 @@ DISPATCH_TIMEOUT_S = 120.0
 DUE_IN_S = 100.0
 """So that what is dispatched does not start, yet is near enough to be dispatched."""
 
-Transaction = Callable[[AsyncSession], Awaitable[UUID | None]]
+SLICES = 4
+"""Of each count of commits; between them its neighbour has its turn."""
+WARM_UP = 5
+"""Transactions of each client before a slice: its connection is open, its statements are prepared."""
+
+Sessions = async_sessionmaker[AsyncSession]
+Producer = Callable[[Sessions, Client], Awaitable[None]]
+
+_RUN_WRITTEN_PLAINLY = """
+INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at)
+SELECT id, 'noop_ledgered', 'other', id::text, '{"x": 0.0}', 'waiting', now(), now()
+FROM (SELECT gen_random_uuid() AS id) AS one
+"""
 
 
 def outboxes(arena: Arena, scale: Scale) -> list[Row]:
@@ -32,13 +43,13 @@ def outboxes(arena: Arena, scale: Scale) -> list[Row]:
 
 
 def _producer_rows(arena: Arena, scale: Scale) -> list[Row]:
-    through, separate, rung, plain = [], [], [], []
     count = scale.of(2_000)
+    by_one, by_many = [], []
     for _ in scale.rounds():
-        through.append(1e6 / _commit_rate(arena, _with_outbox, clients=1, count=count))
-        separate.append(1e6 / _commit_rate(arena, _order_only, clients=1, count=count, enqueues=True))
-        rung.append(_commit_rate(arena, _with_outbox, clients=CLIENTS, count=4 * count))
-        plain.append(_commit_rate(arena, _with_two_inserts, clients=CLIENTS, count=4 * count))
+        by_one.append(_commit_rates(arena, (_with_outbox, _order_and_enqueue), clients=1, count=count))
+        by_many.append(_commit_rates(arena, (_with_outbox, _with_two_inserts), clients=CLIENTS, count=4 * count))
+    through, separate = ([1e6 / rate for rate in rates] for rates in zip(*by_one, strict=True))
+    rung, plain = (list(rates) for rates in zip(*by_many, strict=True))
     name = f"{CLIENTS} clients: commits with the outbox"
     return [
         Row("one order and its run, by the outbox", "us", through, separate, "commit, then enqueue"),
@@ -65,57 +76,57 @@ def _pickup_rows(arena: Arena, scale: Scale) -> list[Row]:
     return [Row("outbox: commit to start, p95", "ms", ours, stock, "p50 of stock arq", at_most_times(1 / 5))]
 
 
-def _commit_rate(arena: Arena, transaction: Transaction, *, clients: int, count: int, enqueues: bool = False) -> float:
-    arena.clean(OURS_LEDGERED)
-    return asyncio.run(_commits(arena, transaction, clients=clients, count=count, enqueues=enqueues))
+def _commit_rates(arena: Arena, producers: Sequence[Producer], *, clients: int, count: int) -> list[float]:
+    """Return how many times a second each does its work, in slices that take turns: a machine's speed may change."""
+    seconds = [0.0 for _ in producers]
+    each = max(1, count // (SLICES * clients))
+    for _ in range(SLICES):
+        for at, producer in enumerate(producers):
+            arena.clean(OURS_LEDGERED)
+            seconds[at] += asyncio.run(_seconds_of(arena, producer, clients=clients, each=each))
+    return [each * SLICES * clients / taken for taken in seconds]
 
 
-async def _commits(arena: Arena, transaction: Transaction, *, clients: int, count: int, enqueues: bool) -> float:
+async def _seconds_of(arena: Arena, producer: Producer, *, clients: int, each: int) -> float:
     engine = create_async_engine(normalise_url(arena.database_url), pool_size=clients, max_overflow=0)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE IF NOT EXISTS orders (id bigserial PRIMARY KEY, note text)"))
     sessions = async_sessionmaker(engine)
     async with Client(arena.redis_server.url) as client:
         outbox.ring_after_commit(sessions, client)
-        await asyncio.gather(*(_commit(sessions, transaction, None, 5) for _ in range(clients)))
-        each = count // clients
+        await asyncio.gather(*(_repeat(producer, sessions, client, WARM_UP) for _ in range(clients)))
         began = time.perf_counter()
-        await asyncio.gather(
-            *(_commit(sessions, transaction, client if enqueues else None, each) for _ in range(clients))
-        )
+        await asyncio.gather(*(_repeat(producer, sessions, client, each) for _ in range(clients)))
         seconds = time.perf_counter() - began
     await engine.dispose()
-    return each * clients / seconds
+    return seconds
 
 
-async def _commit(
-    sessions: async_sessionmaker[AsyncSession], transaction: Transaction, client: Client | None, count: int
-) -> None:
+async def _repeat(producer: Producer, sessions: Sessions, client: Client, count: int) -> None:
     for _ in range(count):
-        async with sessions.begin() as session:
-            await transaction(session)
-        if client is not None:
-            await client.enqueue(request_of("noop_ledgered", 0.0))
+        await producer(sessions, client)
 
 
-async def _order_only(session: AsyncSession) -> None:
+async def _order_and_enqueue(sessions: Sessions, client: Client) -> None:
+    async with sessions.begin() as session:
+        await _order(session)
+    await client.enqueue(request_of("noop_ledgered", 0.0))
+
+
+async def _with_outbox(sessions: Sessions, _: Client) -> None:
+    async with sessions.begin() as session:
+        await _order(session)
+        await outbox.enqueue(session, request_of("noop_ledgered", 0.0))
+
+
+async def _with_two_inserts(sessions: Sessions, _: Client) -> None:
+    async with sessions.begin() as session:
+        await _order(session)
+        await session.execute(text(_RUN_WRITTEN_PLAINLY))
+
+
+async def _order(session: AsyncSession) -> None:
     await session.execute(text("INSERT INTO orders (note) VALUES ('an order')"))
-
-
-async def _with_outbox(session: AsyncSession) -> UUID:
-    await _order_only(session)
-    return await outbox.enqueue(session, request_of("noop_ledgered", 0.0))
-
-
-async def _with_two_inserts(session: AsyncSession) -> None:
-    await _order_only(session)
-    await session.execute(
-        text(
-            "INSERT INTO job_runs (id, kind, queue, job_id, request, state, enqueued_at, due_at)"
-            " SELECT id, 'noop_ledgered', 'other', id::text, '{\"x\": 0.0}', 'waiting', now(), now()"
-            " FROM (SELECT gen_random_uuid() AS id) AS one"
-        )
-    )
 
 
 def _dispatch_rate(arena: Arena, count: int) -> float:
