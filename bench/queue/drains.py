@@ -1,13 +1,30 @@
 """How fast queued runs are worked off."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.queue.arena import OURS, OURS_LEDGERED, OURS_SESSION, STOCK, STOCK_TUNED, Arena, Contestant, cpu_seconds
+from bench.queue.arena import (
+    OURS,
+    OURS_LEDGERED,
+    OURS_SESSION,
+    QUEUE,
+    STOCK,
+    STOCK_TUNED,
+    Arena,
+    Contestant,
+    cpu_seconds,
+)
 from bench.queue.scale import Scale
 from bench.queue.table import Row, at_least, at_least_times, at_most
+from tests.processes import WorkerProcess
 
 DRAIN_TIMEOUT_S = 300.0
+HELD_BACK = "bench:held-back"
+"""Where a queue stands until all its workers are there."""
+QUIET_S = 0.5
+QUIET_SHARE = 0.1
+"""Of a core, of each worker that has started and has nothing to do, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +41,29 @@ class Drain:
     """CPU time of the workers per run, their start included, in microseconds."""
 
 
-def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop", workers: int = 1) -> Drain:
+def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop", workers: int | None = None) -> Drain:
     """Queue runs, start workers, and measure until the last run has started.
+
+    Args:
+        arena: where.
+        contestant: whose workers.
+        count: of runs.
+        job: what they do.
+        workers: None: one, which starts with what is queued. A number: the first run waits until all of them are idle;
+            otherwise the first workers would work while the last ones take the cores for their start.
 
     Raises:
         TimeoutError: they did not all start.
     """
     arena.clean(contestant)
     arena.fill(contestant, job, count)
+    if workers is not None:
+        arena.redis.rename(QUEUE, HELD_BACK)
     before = arena.traffic()
-    with arena.worker(contestant, count=workers) as processes:
+    with arena.worker(contestant, count=workers or 1) as processes:
+        if workers is not None:
+            _wait_until_idle(processes)
+            arena.redis.rename(HELD_BACK, QUEUE)
         arena.marks.wait_for(count, DRAIN_TIMEOUT_S)
         arena.wait_until_empty()
         cpu_s = cpu_seconds(processes)
@@ -45,6 +75,15 @@ def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop"
         round_trips=traffic.reads / count,
         cpu_us=1e6 * cpu_s / count,
     )
+
+
+def _wait_until_idle(processes: list[WorkerProcess]) -> None:
+    deadline, busy_s = time.monotonic() + DRAIN_TIMEOUT_S, -1.0
+    while busy_s < 0 or cpu_seconds(processes) - busy_s > QUIET_S * QUIET_SHARE * len(processes):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"workers are still busy after {DRAIN_TIMEOUT_S:g} s, with nothing to do")
+        busy_s = cpu_seconds(processes)
+        time.sleep(QUIET_S)
 
 
 def drains(arena: Arena, scale: Scale, entries: Sequence[tuple[Contestant, int]]) -> list[list[Drain]]:
