@@ -1,4 +1,4 @@
-"""Statements in a session, past the ORM and most of Core, for what each run executes.
+"""Statements past the ORM and most of Core, for what each run, and a worker that has nothing to do, executes.
 
 Core looks a statement up, makes a context, a cursor and a result for each execution. Where the same short statement is
 executed again and again that takes three times as long as the driver and the event loop together.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ClauseElement, Connection, Dialect, Select
 from sqlalchemy.exc import StatementError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
@@ -43,8 +43,10 @@ class DriverResult(NamedTuple):
         return self.one() if self.rows else None
 
 
-async def execute_past_orm(session: AsyncSession, statement: ClauseElement, values: Mapping[str, Any]) -> DriverResult:
-    """Execute a statement in the transaction of a session, which is not flushed before.
+async def execute_past_orm(
+    session: AsyncSession | AsyncConnection, statement: ClauseElement, values: Mapping[str, Any]
+) -> DriverResult:
+    """Execute a statement in the transaction of a session, which is not flushed before, or of a connection.
 
     Args:
         session: of the caller.
@@ -54,8 +56,10 @@ async def execute_past_orm(session: AsyncSession, statement: ClauseElement, valu
     return await session.run_sync(_execute, statement, values)
 
 
-def _execute(session: Session, statement: ClauseElement, values: Mapping[str, Any]) -> DriverResult:
-    connection = session.connection()
+def _execute(session: Session | Connection, statement: ClauseElement, values: Mapping[str, Any]) -> DriverResult:
+    connection = session.connection() if isinstance(session, Session) else session
+    if not connection.in_transaction():
+        connection.begin()  # as Core does before a first statement
     return in_drivers_words(statement, connection.dialect).run(connection, values)
 
 

@@ -20,6 +20,18 @@ from worker.intake import AT_ONCE
 
 COMPARED_SUFFIX = ":compared"
 CONTENTS = "contents"
+LOOK_LUA = """
+local info = redis.call('INFO', 'replication')
+local seen = {string.match(info, 'master_replid:(%w+)') or '', redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2])}
+for at = 2, #KEYS, 2 do
+  seen[#seen + 1] = redis.call('HMGET', KEYS[at], ARGV[3], ARGV[4])
+  seen[#seen + 1] = redis.call('RPOP', KEYS[at + 1], ARGV[5])
+end
+return seen
+"""
+"""KEYS: abort set, then of each queue its compared hash and its intake list. ARGV: first and last of the abort set's
+page, the two fields of the hash, the most to take off each list. In a script because an idle worker looks each second:
+the answer to INFO is long, and a pipeline costs its process more than one command."""
 
 
 async def reconcile(
@@ -81,23 +93,23 @@ class RedisWatch:
 
     def __init__(self, queues: Sequence[str], kinds: Collection[str]) -> None:
         self._queues = queues
+        self._keys = [wire.ABORT_KEY]
+        for queue in queues:
+            self._keys += (queue + COMPARED_SUFFIX, queue + wire.INTAKE_SUFFIX)
         self._compared = hashlib.sha256("\n".join(sorted(kinds)).encode()).hexdigest()[:16]
         self._aborts_seen = 0
 
     async def look(self, redis: Any) -> Sight:
         """Look once; the announced ids are taken off their lists, the latest first."""
-        async with redis.pipeline(transaction=False) as pipe:
-            pipe.info("replication")
-            pipe.zrange(wire.ABORT_KEY, self._aborts_seen, self._aborts_seen + ABORTS_AT_ONCE - 1)
-            for queue in self._queues:
-                pipe.hmget(queue + COMPARED_SUFFIX, CONTENTS, self._compared)
-                pipe.rpop(queue + wire.INTAKE_SUFFIX, AT_ONCE)
-            info, aborted, *answers = await pipe.execute()
+        page = self._aborts_seen, self._aborts_seen + ABORTS_AT_ONCE - 1
+        script = redis.register_script(LOOK_LUA)
+        seen = await script(keys=self._keys, args=(*page, CONTENTS, self._compared, AT_ONCE))
+        replication_id, aborted, *answers = seen
         self._aborts_seen = self._aborts_seen + len(aborted) if len(aborted) == ABORTS_AT_ONCE else 0
-        replication_id, lost = str(info.get("master_replid")), dict[str, str]()
+        lost = dict[str, str]()
         for queue, (contents, compared_with) in zip(self._queues, answers[::2], strict=True):
             name = await self._name_contents(redis, queue) if contents is None else contents
-            identity = f"{replication_id} {name.decode()}"
+            identity = f"{replication_id.decode()} {name.decode()}"
             if compared_with is None or compared_with.decode() != identity:
                 lost[queue] = identity
         announced = {queue: ids for queue, ids in zip(self._queues, answers[1::2], strict=True) if ids}

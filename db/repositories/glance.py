@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.models import Control
+from db.past_orm import execute_past_orm
 from db.repositories.control import ControlRow
 from db.repositories.due_runs import IS_RUNNING, NOT_DISPATCHED, dispatchable
 from holdfast.outbox import job_runs
@@ -70,7 +71,7 @@ class Glancer:
             self.query(undispatched=undispatched, running=running),
             {"due_before": due_before, "after": after},
         )
-        rows = (await reader.execute(query, values if undispatched else {})).all()
+        rows = (await execute_past_orm(reader, query, values)).rows
         answers = rows[0][len(_CONTROLS) :]
         first_of_running = len(self._undispatched) if undispatched else 0
         return Glance(

@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Installation
+from db.past_orm import execute_past_orm
 from db.types import utc_now
 from db.urls import is_in_memory
 from holdfast.outbox import job_runs, job_runs_history, uuid7
@@ -71,7 +72,7 @@ class Sight:
 async def look(reader: AsyncConnection | AsyncSession) -> Sight:
     """Read whose ledger it is, and where it stands."""
     engine = _bind(reader)
-    row = (await reader.execute(_looks[_engine_name(engine.dialect)])).one()
+    row = (await execute_past_orm(reader, _looks[_engine_name(engine.dialect)], {})).one()
     owner = row.owner or None
     server, address = _place_of(engine.url, row.server)
     return Sight(owner, tuple(row.addresses or ()), server, address)

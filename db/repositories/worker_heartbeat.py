@@ -9,6 +9,7 @@ from sqlalchemy import Table, bindparam, case, delete, func, insert, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import WorkerHeartbeat, WorkerState
+from db.past_orm import execute_past_orm
 from db.repositories.job_run import database_now
 from db.types import utc_now
 from holdfast.outbox import job_runs
@@ -64,8 +65,9 @@ _BEAT = (
 
 async def beat(connection: AsyncConnection | AsyncSession, worker: WorkerIdentity, state: WorkerState) -> None:
     """Say that a worker is alive, and what it does."""
-    changed = await connection.execute(_BEAT, {"this_worker": worker.worker_id, "now_in": state.value})
-    if changed.rowcount == 0:  # type: ignore[attr-defined]
+    values = {"this_worker": worker.worker_id, "now_in": state.value}
+    changed = await execute_past_orm(connection, _BEAT, values)
+    if changed.rowcount == 0:
         await connection.execute(
             insert(WorkerHeartbeat).values(
                 worker_id=worker.worker_id,
