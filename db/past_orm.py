@@ -49,7 +49,7 @@ async def execute_past_orm(
     """Execute a statement in the transaction of a session, which is not flushed before, or of a connection.
 
     Args:
-        session: of the caller.
+        session: a session or a connection of the caller.
         statement: of tables and columns, without lists of values. Made once for the process: its words are kept.
         values: of its parameters; there may be others.
     """
@@ -58,8 +58,6 @@ async def execute_past_orm(
 
 def _execute(session: Session | Connection, statement: ClauseElement, values: Mapping[str, Any]) -> DriverResult:
     connection = session.connection() if isinstance(session, Session) else session
-    if not connection.in_transaction():
-        connection.begin()  # as Core does before a first statement
     return in_drivers_words(statement, connection.dialect).run(connection, values)
 
 
@@ -162,7 +160,9 @@ def _row_maker(query: Select[Any], dialect: Dialect) -> Callable[[Any], Any]:
 
 
 def _run_in_driver(connection: Connection, sql: str, values: tuple[Any, ...]) -> DriverResult:
-    if _is_heard(connection) or not connection.in_transaction():
+    if not connection.in_transaction():
+        connection.begin()  # as Core does before a first statement
+    if _is_heard(connection):
         return _run_in_core(connection, sql, values)
     dialect, cursor = connection.dialect, None
     try:

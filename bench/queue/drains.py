@@ -25,6 +25,8 @@ HELD_BACK = "bench:held-back"
 QUIET_S = 0.5
 QUIET_SHARE = 0.1
 """Of a core, of each worker that has started and has nothing to do, at the most."""
+STARTED_CPU_S = 0.2
+"""No worker has started that took less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ class Drain:
     """CPU time of the workers per run, their start included, in microseconds."""
 
 
-def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop", workers: int | None = None) -> Drain:
+def drain(
+    arena: Arena, contestant: Contestant, count: int, *, job: str = "noop", workers: int = 1, together: bool = False
+) -> Drain:
     """Queue runs, start workers, and measure until the last run has started.
 
     Args:
@@ -49,20 +53,23 @@ def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop"
         contestant: whose workers.
         count: of runs.
         job: what they do.
-        workers: None: one, which starts with what is queued. A number: the first run waits until all of them are idle;
-            otherwise the first workers would work while the last ones take the cores for their start.
+        workers: how many there are.
+        together: the first run waits until all of them are idle; otherwise the first workers work while the last ones
+            take the cores for their start.
 
     Raises:
-        TimeoutError: they did not all start.
+        TimeoutError: the runs did not all start.
+        RuntimeError: a worker has ended.
     """
     arena.clean(contestant)
     arena.fill(contestant, job, count)
-    if workers is not None:
+    if together:
         arena.redis.rename(QUEUE, HELD_BACK)
     before = arena.traffic()
-    with arena.worker(contestant, count=workers or 1) as processes:
-        if workers is not None:
+    with arena.worker(contestant, count=workers) as processes:
+        if together:
             _wait_until_idle(processes)
+            before = arena.traffic()
             arena.redis.rename(HELD_BACK, QUEUE)
         arena.marks.wait_for(count, DRAIN_TIMEOUT_S)
         arena.wait_until_empty()
@@ -78,12 +85,16 @@ def drain(arena: Arena, contestant: Contestant, count: int, *, job: str = "noop"
 
 
 def _wait_until_idle(processes: list[WorkerProcess]) -> None:
-    deadline, busy_s = time.monotonic() + DRAIN_TIMEOUT_S, -1.0
-    while busy_s < 0 or cpu_seconds(processes) - busy_s > QUIET_S * QUIET_SHARE * len(processes):
+    deadline, is_idle = time.monotonic() + DRAIN_TIMEOUT_S, False
+    while not is_idle:
+        before = [cpu_seconds([process]) for process in processes]
+        time.sleep(QUIET_S)
+        spent = [cpu_seconds([process]) - cpu_s for process, cpu_s in zip(processes, before, strict=True)]
+        is_idle = max(spent) <= QUIET_S * QUIET_SHARE and all(cpu_s > STARTED_CPU_S for cpu_s in before)
+        if not all(process.alive for process in processes):
+            raise RuntimeError("a worker has ended before its first run")
         if time.monotonic() > deadline:
             raise TimeoutError(f"workers are still busy after {DRAIN_TIMEOUT_S:g} s, with nothing to do")
-        busy_s = cpu_seconds(processes)
-        time.sleep(QUIET_S)
 
 
 def drains(arena: Arena, scale: Scale, entries: Sequence[tuple[Contestant, int]]) -> list[list[Drain]]:
@@ -137,8 +148,8 @@ def workers(arena: Arena, scale: Scale) -> list[Row]:
     stock: list[float] = []
     for _ in scale.rounds():
         for count, figures in found.items():
-            figures.append(drain(arena, OURS, scale.of(40_000), workers=count).rate)
-        stock.append(drain(arena, STOCK, scale.of(2_000), workers=8).rate)
+            figures.append(drain(arena, OURS, scale.of(40_000), workers=count, together=True).rate)
+        stock.append(drain(arena, STOCK, scale.of(2_000), workers=8, together=True).rate)
     one = found[1]
     return [
         Row("2 workers", "runs/s", found[2], one, "one of ours", at_least_times(1.2)),

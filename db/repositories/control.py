@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db.models import Control
@@ -12,8 +12,8 @@ from db.repositories.due_runs import IS_RUNNING
 from db.types import utc_now
 from holdfast.outbox import job_runs
 
-ControlRow = Row[Any]
-"""A row with the columns of ``controls``."""
+ControlRow = Any
+"""A row with the columns of ``controls`` as its attributes."""
 Limit = tuple[str, str, int]
 """Scope, name, and the most that may run at the same time."""
 

@@ -11,6 +11,7 @@ from db import lost_connections
 from db.connection import DatabaseManager
 from db.errors import is_transient
 from db.models import User
+from db.past_orm import execute_past_orm
 from db.repositories.job_run import lock_by_fence
 from db.run_sessions import name_session, run_name
 from db.settings import DatabaseSettings
@@ -72,6 +73,28 @@ async def test_a_session_does_not_notice(manager: DatabaseManager, server: Serve
         await session.flush()
         await session.execute(insert(User).values(username="eve"))
     assert await count_users(manager) == 2
+
+
+async def test_nor_does_whoever_reads_past_the_orm(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server)
+    async with manager.reader() as connection:
+        assert (await execute_past_orm(connection, COUNT, {})).one() == (0,)
+        assert (await execute_past_orm(connection, COUNT, {})).one() == (0,)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])  # others have no single statements
+async def test_a_single_statement_past_the_orm_is_not_repeated(manager: DatabaseManager, server: Server) -> None:
+    await leave_broken(manager, server)
+    sql = "INSERT INTO users (id, username, is_active, is_superuser) VALUES (gen_random_uuid(), 'ada', true, false)"
+    statement = text(sql)
+    with pytest.raises(DBAPIError) as caught:
+        async with manager.single() as connection:
+            await execute_past_orm(connection, statement, {})
+    assert is_transient(caught.value)
+    assert await count_users(manager) == 0
+    async with manager.single() as connection:
+        await execute_past_orm(connection, statement, {})  # and it is committed when it has answered
+    assert await count_users(manager) == 1
 
 
 @pytest.mark.parametrize("way", ["reader", "reading_session", "read_only", "connection"])
