@@ -28,7 +28,7 @@ class HistoryUpkeep:
 
     async def make_partitions(self) -> None:
         """Make those of the next two months, where the history has any."""
-        async with in_time(), get_async_session() as session:
+        async with in_time(), get_async_session(single=True) as session:
             await history.make_partitions(session, now=await job_run.database_now(session))
 
     async def move_to_history(self) -> None:
@@ -55,7 +55,7 @@ class HistoryUpkeep:
             for state, general in days.items():
                 kept = settings.history_keep_days.get(f"{kind}.{state.value}", general)
                 await self._prune(kind, state, now - timedelta(days=kept))
-        async with in_time(), get_async_session() as session:
+        async with in_time(), get_async_session(single=True) as session:
             await history.drop_empty_partitions(session, before=now - timedelta(days=min(days.values())))
 
     async def _prune(self, kind: str, state: RunState, older_than: datetime) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.archives.catalog import Catalog
 from db.connection import get_reader, get_reading_session
-from db.errors import first_line
+from db.errors import DatabaseSilent, first_line
 from db.in_time import in_time
 from db.repositories import control, due_runs, job_run, run_list
 from db.repositories.control import ControlRow
@@ -100,7 +100,7 @@ class Upkeep:
         try:
             # Before there are jobs: one that blocks the loop in between would keep all others from the history.
             await self._history.make_partitions()
-        except SQLAlchemyError:  # said and tried again below
+        except (SQLAlchemyError, DatabaseSilent):  # said and tried again below
             partitions_soon.set()
         await self._put_back()
         await self._free_dead_claims()

@@ -14,8 +14,34 @@ from holdfast.outbox import job_runs, job_runs_history
 from holdfast.states import RunState
 
 OVER = [state.value for state in RunState if state.is_over]
-ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('holdfast history partitions'))"
+ONE_AT_A_TIME = "PERFORM pg_advisory_xact_lock(hashtext('holdfast history partitions'));"
 """Of two workers that make or drop a partition at once, one would fail in the catalogue."""
+_PARTITIONS = (
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+    "WHERE i.inhparent = 'job_runs_history'::regclass AND c.relname ~ '^job_runs_history_y[0-9]{4}m[0-9]{2}$'"
+)
+# By the same query as before the lock: to_regclass() may not see yet what another session has made meanwhile.
+_IS_THERE = f"EXISTS (SELECT 1 FROM ({_PARTITIONS}) AS there WHERE there.relname = '%s')"  # noqa: S608
+_MAKE = """
+IF NOT {is_there} THEN
+  CREATE TABLE {name} (LIKE job_runs_history INCLUDING ALL);
+  WITH moved AS (DELETE FROM job_runs_history_default WHERE id >= '{first}' AND id < '{beyond}' RETURNING *)
+  INSERT INTO {name} SELECT * FROM moved;
+  ALTER TABLE job_runs_history ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{beyond}');
+END IF;
+"""
+"""Runs of this month that came before its partition move there: a producer's clock was ahead."""
+_DROP = """
+IF {is_there} THEN
+  IF NOT EXISTS (SELECT 1 FROM {name}) THEN
+    LOCK TABLE job_runs_history IN ACCESS EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT 1 FROM {name}) THEN
+      DROP TABLE {name};
+    END IF;
+  END IF;
+END IF;
+"""
+"""It is looked at once more under the lock: a late run may have come in between."""
 COLUMNS = [column.name for column in job_runs_history.columns]
 
 
@@ -112,63 +138,54 @@ async def kinds_in_history(session: AsyncSession) -> Sequence[str]:
 
 
 async def make_partitions(session: AsyncSession, *, now: datetime, months_ahead: int = 2) -> None:
-    """Make the history's partitions of this month and the next ones (PostgreSQL; nothing elsewhere)."""
+    """Make the history's partitions of this month and the next ones (PostgreSQL; nothing elsewhere).
+
+    Args:
+        session: for single statements. All that locks the whole history is one of them: a worker that is frozen
+            between two would keep everybody from it, and no timeout of the server would end that.
+        now: about the time.
+        months_ahead: how many months after this one.
+    """
     if session.get_bind().dialect.name != "postgresql":
         return
     months = [datetime(now.year, now.month, 1, tzinfo=UTC)]
     for _ in range(months_ahead):
         months.append(_following(months[-1]))
-    if set(months) <= set(await _partitions(session)):
-        return
-    await session.execute(text(ONE_AT_A_TIME))
     there = await _partitions(session)
-    for month in months:
-        if month not in there:
-            await _make_partition(session, month)
+    await _in_one_statement(session, [_making(month) for month in months if month not in there])
 
 
-async def _make_partition(session: AsyncSession, month: datetime) -> None:
+def _making(month: datetime) -> str:
     name, first, beyond = f"job_runs_history_y{month:%Ym%m}", first_id_of(month), first_id_of(_following(month))
-    await session.execute(text(f"CREATE TABLE {name} (LIKE job_runs_history INCLUDING ALL)"))
-    # Runs of this month that came before its partition: a producer's clock was ahead.
-    moved = f"DELETE FROM job_runs_history_default WHERE id >= '{first}' AND id < '{beyond}' RETURNING *"  # noqa: S608
-    await session.execute(text(f"WITH moved AS ({moved}) INSERT INTO {name} SELECT * FROM moved"))  # noqa: S608
-    bounds = f"FROM ('{first}') TO ('{beyond}')"
-    await session.execute(text(f"ALTER TABLE job_runs_history ATTACH PARTITION {name} FOR VALUES {bounds}"))
+    return _MAKE.format(is_there=_IS_THERE % name, name=name, first=first, beyond=beyond)
 
 
-async def drop_empty_partitions(session: AsyncSession, *, before: datetime) -> list[str]:
-    """Drop the monthly partitions that end before an instant and hold nothing any more; returns their names."""
+async def drop_empty_partitions(session: AsyncSession, *, before: datetime) -> None:
+    """Drop the monthly partitions that end before an instant and hold nothing any more.
+
+    Args:
+        session: as in ``make_partitions``.
+        before: the instant.
+    """
     if session.get_bind().dialect.name != "postgresql":
-        return []
-    await session.execute(text(ONE_AT_A_TIME))
-    dropped = []
-    for month, name in (await _partitions(session)).items():
-        if _following(month) <= before and await _is_empty(session, name):
-            # Looked at once more under the lock: a late run may have come in between.
-            await session.execute(text("LOCK TABLE job_runs_history IN ACCESS EXCLUSIVE MODE"))
-            if await _is_empty(session, name):
-                await session.execute(text(f"DROP TABLE {name}"))
-                dropped.append(name)
-    return dropped
+        return
+    over = [name for month, name in (await _partitions(session)).items() if _following(month) <= before]
+    await _in_one_statement(session, [_DROP.format(is_there=_IS_THERE % name, name=name) for name in over])
+
+
+async def _in_one_statement(session: AsyncSession, steps: Sequence[str]) -> None:
+    if steps:
+        await session.execute(text(f"DO $$ BEGIN {ONE_AT_A_TIME} {' '.join(steps)} END $$"))
 
 
 async def _partitions(session: AsyncSession) -> dict[datetime, str]:
     """Return the monthly partitions by the month's first instant."""
-    query = text(
-        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-        "WHERE i.inhparent = 'job_runs_history'::regclass AND c.relname ~ '^job_runs_history_y[0-9]{4}m[0-9]{2}$'"
-    )
-    names = (await session.execute(query)).scalars()
+    names = (await session.execute(text(_PARTITIONS))).scalars()
     return {datetime(int(name[-7:-3]), int(name[-2:]), 1, tzinfo=UTC): name for name in names}
 
 
 def _following(month: datetime) -> datetime:
     return (month + timedelta(days=32)).replace(day=1)
-
-
-async def _is_empty(session: AsyncSession, name: str) -> bool:
-    return (await session.execute(text(f"SELECT 1 FROM {name} LIMIT 1"))).first() is None  # noqa: S608
 
 
 def first_id_of(instant: datetime) -> UUID:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from tests.faults.history import Expected
@@ -41,3 +42,17 @@ async def test_a_worker_outlives_its_connections(
     assert findings.problems == []
     assert is_alive
     assert "DATABASE_DEADLINE_S" in said
+
+
+async def test_a_worker_starts_while_another_one_does_not_get_on_with_the_partitions(
+    postgres_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    settings = QUICK | {"DATABASE_DEADLINE_S": str(DEADLINE_S)}
+    async with open_trial(postgres_url, redis_url, tmp_path, **settings) as trial:
+        async with trial.manager.session() as stuck:
+            await stuck.execute(text("SELECT pg_advisory_xact_lock(hashtext('holdfast history partitions'))"))
+            await trial.started()
+            await trial.until_over(await trial.enqueue([TrialWrite()]), within_s=SOON_S)
+        findings = await trial.findings()
+
+    assert findings.problems == []
