@@ -35,6 +35,7 @@ end
 """
 
 TAKE = """
+local LONG = string.rep('-', 65)
 local function take(ids, original, owner, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
   if #ids == 0 then return end
   local lease_end = string.format('%.0f', now + lease_ms)
@@ -45,8 +46,11 @@ local function take(ids, original, owner, queue, leases, scores, owners, token, 
     owned[2 * i - 1], owned[2 * i] = id, owner[i]
   end
   -- what fails where somebody has given a key another type comes first: a script keeps what it wrote before it failed
-  redis.call('HSET', scores, unpack(kept))
-  redis.call('HSET', owners, unpack(owned))
+  -- a field of over 64 bytes makes a table of what is else a list up to 128 fields, which is searched for each of them
+  redis.call('HSET', scores, LONG, '', unpack(kept))
+  redis.call('HSET', owners, LONG, '', unpack(owned))
+  redis.call('HDEL', scores, LONG)
+  redis.call('HDEL', owners, LONG)
   redis.call('ZADD', leases, unpack(queued))
   redis.call('ZADD', queue, unpack(queued))
   for _, id in ipairs(ids) do redis.call('SET', 'arq:in-progress:' .. id, token, 'PX', in_progress_ms) end
