@@ -82,13 +82,13 @@ else
 end
 if #found == 0 then return {now} end
 local all, original, progress = {}, {}, {}
-for i = 1, #found, 2 do
-  all[#all + 1], original[#original + 1] = found[i], found[i + 1]
-  progress[#progress + 1] = 'arq:in-progress:' .. found[i]
+for i = 1, #found / 2 do
+  all[i], original[i] = found[2 * i - 1], found[2 * i]
+  progress[i] = 'arq:in-progress:' .. all[i]
 end
 local lease = redis.call('ZMSCORE', leases, unpack(all))
 local busy = redis.call('MGET', unpack(progress))
-local ids, firsts, owner_then, payload_keys, retry_keys, run_out = {}, {}, {}, {}, {}, {}
+local ids, firsts, owner_then, payload_keys, retry_keys, run_out, n = {}, {}, {}, {}, {}, {}, 0
 for i, id in ipairs(all) do
   local holder = busy[i] == '1' and 'stock' or busy[i]
   local owner = lease[i] and redis.call('HGET', owners, id)
@@ -104,19 +104,19 @@ for i, id in ipairs(all) do
     redis.call('ZADD', queue, 'XX', look_at, id)
   else
     if lease[i] then original[i] = redis.call('HGET', scores, id) or original[i] end
-    ids[#ids + 1], firsts[#firsts + 1] = id, original[i]
-    local is_its = is_owned_by(token, owner)
+    n = n + 1
+    ids[n], firsts[n] = id, original[i]
+    local is_its = owner and is_owned_by(token, owner)
     -- without a number where Redis lost the owner: then any end that this worker tells is that of this claim
-    owner_then[#ids] = is_its and owner or holder == token and token or anew
+    owner_then[n] = is_its and owner or holder == token and token or anew
     if is_its or holder == token then
       run_out[#run_out + 1] = id
-      run_out[#run_out + 1] = string.sub(owner_then[#ids], #token + 2)
+      run_out[#run_out + 1] = string.sub(owner_then[n], #token + 2)
     end
-    payload_keys[#payload_keys + 1] = 'arq:job:' .. id
-    retry_keys[#retry_keys + 1] = 'arq:retry:' .. id
+    payload_keys[n], retry_keys[n] = 'arq:job:' .. id, 'arq:retry:' .. id
   end
 end
-if #ids == 0 then return {now} end
+if n == 0 then return {now} end
 take(ids, firsts, owner_then, queue, leases, scores, owners, token, lease_ms, in_progress_ms)
 local payloads, sizes = redis.call('MGET', unpack(payload_keys)), {}
 for i, id in ipairs(ids) do
@@ -167,7 +167,7 @@ for i = 1, n do ids[i] = ARGV[4 * i] end
 local payloads_at = 3 + 4 * n
 local unheld_too = #ARGV > payloads_at
 local owner = redis.call('HMGET', owners, unpack(ids))
-local told, mine = {}, {}
+local told, mine, mine_n = {}, {}, 0
 for i, id in ipairs(ids) do
   -- not the token alone: what was said twice must not end the worker's next claim of the entry
   if owner[i] == token .. ':' .. ARGV[4 * i + 1] or owner[i] == token then told[i] = 1
@@ -175,12 +175,16 @@ for i, id in ipairs(ids) do
   elseif not unheld_too then told[i] = 2
   elseif still_ours(id, ARGV[payloads_at + i]) then told[i] = 1
   else told[i] = 0 end
-  if told[i] == 1 then mine[#mine + 1] = id end
+  if told[i] == 1 then
+    mine_n = mine_n + 1
+    mine[mine_n] = id
+  end
 end
-if #mine == 0 then return told end
+if mine_n == 0 then return told end
 -- Redis over its maxmemory refuses only a script's first write: this one frees, so that runs can end
 redis.call('ZREM', leases, unpack(mine))
-local over, left, gone = {}, {}, {}
+-- Counted: Lua searches for the end of a table each time that it is asked for its length.
+local over, left, gone, over_n, left_n, gone_n = {}, {}, {}, 0, 0, 0
 for i, id in ipairs(ids) do
   local result, how = ARGV[4 * i + 2], ARGV[4 * i + 3]
   local action, px, delay, keep = 'over', usual_px, '', ''
@@ -191,10 +195,14 @@ for i, id in ipairs(ids) do
         if px == '' then redis.call('SET', 'arq:result:' .. id, result)
         else redis.call('SET', 'arq:result:' .. id, result, 'PX', px) end
       end
-      left[#left + 1] = id
-      if action == 'over' then over[#over + 1] = id end
-      gone[#gone + 1] = 'arq:job:' .. id
-      gone[#gone + 1] = 'arq:retry:' .. id
+      left_n = left_n + 1
+      left[left_n] = id
+      if action == 'over' then
+        over_n = over_n + 1
+        over[over_n] = id
+      end
+      gone[gone_n + 1], gone[gone_n + 2] = 'arq:job:' .. id, 'arq:retry:' .. id
+      gone_n = gone_n + 2
     else
       local score = place(redis.call('HGET', scores, id))
       if delay ~= '' then score = now + tonumber(delay) end
@@ -205,15 +213,17 @@ for i, id in ipairs(ids) do
       end
       if px ~= '' then redis.call('SET', 'arq:retry:' .. id, px, 'EX', 88400) end
     end
-    if keep == '' then gone[#gone + 1] = 'arq:in-progress:' .. id
+    if keep == '' then
+      gone_n = gone_n + 1
+      gone[gone_n] = 'arq:in-progress:' .. id
     else redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', keep) end
   end
 end
-if #left > 0 then redis.call('ZREM', queue, unpack(left)) end
-if #over > 0 then redis.pcall('ZREM', 'arq:abort', unpack(over)) end
+if left_n > 0 then redis.call('ZREM', queue, unpack(left)) end
+if over_n > 0 then redis.pcall('ZREM', 'arq:abort', unpack(over)) end
 redis.call('HDEL', scores, unpack(mine))
 redis.call('HDEL', owners, unpack(mine))
-if #gone > 0 then redis.call('DEL', unpack(gone)) end
+if gone_n > 0 then redis.call('DEL', unpack(gone)) end
 return told
 """
 )
