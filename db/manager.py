@@ -68,7 +68,8 @@ class DatabaseManager:
         Args:
             read_only: reads what was committed, from the replica where there is one: that may lag. The database itself
                 refuses to write. Each statement sees what was committed before it.
-            single: one statement will be executed, for which PostgreSQL is spared a transaction around it.
+            single: each statement stands alone: PostgreSQL, unless it is behind a pooler, commits it by itself, and is
+                spared a transaction around it.
 
         Raises:
             NestedWriteSession: SQLite has one writer, and this task is it already.

@@ -103,8 +103,8 @@ class RedisWatch:
         """Look once; the announced ids are taken off their lists, the latest first."""
         page = self._aborts_seen, self._aborts_seen + ABORTS_AT_ONCE - 1
         script = redis.register_script(LOOK_LUA)
-        seen = await script(keys=self._keys, args=(*page, CONTENTS, self._compared, AT_ONCE))
-        replication_id, aborted, *answers = seen
+        arguments = (*page, CONTENTS, self._compared, AT_ONCE)
+        replication_id, aborted, *answers = await script(keys=self._keys, args=arguments)
         self._aborts_seen = self._aborts_seen + len(aborted) if len(aborted) == ABORTS_AT_ONCE else 0
         lost = dict[str, str]()
         for queue, (contents, compared_with) in zip(self._queues, answers[::2], strict=True):

@@ -142,7 +142,8 @@ async def make_partitions(session: AsyncSession, *, now: datetime, months_ahead:
 
     Args:
         session: for single statements. All that locks the whole history is one of them: a worker that is frozen
-            between two would keep everybody from it, and no timeout of the server would end that.
+            between two would keep everybody from it, and no timeout of the server would end that. Behind a pooler it
+            still can be, between that statement and its commit.
         now: about the time.
         months_ahead: how many months after this one.
     """
