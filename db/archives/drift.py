@@ -12,9 +12,13 @@ from db.archives.rows import Shape
 from db.archives.values import no_way_back
 
 _COLUMNS = {
-    "postgresql": (
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-        "WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+    "postgresql": (  # a domain has the values of the type that it is of, and is shown and hashed as that
+        "WITH RECURSIVE columns (name, number, kind, modifier) AS ("
+        "SELECT attname, attnum, atttypid, atttypmod FROM pg_attribute "
+        "WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped UNION ALL "
+        "SELECT name, number, typbasetype, typtypmod FROM columns JOIN pg_type t ON t.oid = kind WHERE typtype = 'd') "
+        "SELECT name, format_type(kind, modifier) FROM columns JOIN pg_type t ON t.oid = kind "
+        "WHERE typtype <> 'd' ORDER BY number"
     ),
     "mysql": (
         "SELECT column_name, concat_ws(' ', column_type, collation_name) FROM information_schema.columns "
