@@ -16,6 +16,7 @@ from db.archives.mysql_ranges import has_ranges, move_range
 from db.archives.rows import ByKeys, Chosen, ProofFailed, Shape
 from db.archives.walks import Stretch, Walk, choose_rows, find_deletions, lock_due
 from db.errors import mysql_code, sqlstate
+from db.past_orm import execute_past_orm
 from db.run_sessions import MYSQL_DIALECTS
 from jobs.archive_deleted.destinations import Keeping, KeepInTables, KeepNothing
 from jobs.archive_deleted.plan import Plan
@@ -193,7 +194,7 @@ async def impatient(session: AsyncSession, *, swift: bool = False) -> AsyncItera
     await prepare(session)
     dialect = session.get_bind().dialect.name
     if dialect == "postgresql":
-        await session.execute(_BATCH_SETTINGS[swift])
+        await execute_past_orm(session, _BATCH_SETTINGS[swift], {})
     if swift or dialect not in MYSQL_DIALECTS:
         yield
         return
