@@ -23,6 +23,7 @@ from jobs.archive_deleted import archive_deleted
 from jobs.context import RunContext
 from jobs.settings import JobSettings
 from tests.databases.runs import admitted
+from worker.collector import spare_what_is_loaded
 from worker.process import loop_factory
 
 CLIENTS = 4
@@ -40,6 +41,7 @@ async def run_archive(url: str, request: dict[str, Any]) -> dict[str, Any]:
     folder = request.pop("folder", None)
     settings = JobSettings(_env_file=None, database_url=SecretStr(url), **({"archive_dir": folder} if folder else {}))
     await initialize_database(settings)
+    spare_what_is_loaded()
     try:
         given = await admitted("bench")
         context = RunContext(given.run_id, "archive_deleted", given.attempt, given.fence, settings)

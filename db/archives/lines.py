@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.archives.documents import DEEPEST, TAKEN, TOO_DEEP, as_text, deep_member, document_columns, line_text
 from db.archives.hashing import base_type, row_hash
 from db.archives.reading import LineUnreadable, read_line
-from db.archives.rows import Chosen, Proof, Shape
+from db.archives.rows import AnySelect, Chosen, Proof, Shape, run_kept
 from db.archives.values import JSON_NULL, writer_of
 
 
@@ -101,6 +101,19 @@ class _Writer:
 
 
 async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen) -> tuple[Proof, bytes]:
+    def build() -> AnySelect:
+        return _query_of_lines(session, shape, chosen)
+
+    count, checksum, lines, doubt = await run_kept(session, shape, chosen, what="lines", build=build)
+    if (taken := (doubt or 0) - _FIRST_TAKEN) >= 0:
+        raise NotKept(shape.table, f"{shape.names[taken]}: {TAKEN}")
+    if doubt:
+        _read_back(shape.table, lines.split("\n"), values=doubt == _SPECIAL)
+    return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
+
+
+def _query_of_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> AnySelect:
+    """Return what counts rows, sums up their hashes, shows them as lines, and tells the greatest doubt of them."""
     kinds = [(column, shape.types.get(column.name, "")) for column in shape.table.columns]
     shown = [_shown(column, kind).label(column.name) for column, kind in kinds]
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
@@ -108,16 +121,14 @@ async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chos
     rows = select(*shown, hash_of, doubt).where(chosen.of(shape.table, "postgresql")).cte("due")
     record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
     line = cast(func.row_to_json(literal_column("record")), Text())
-    text = func.string_agg(line, literal_column(r"E'\n'"))
-    query = select(func.count(), func.sum(rows.c.holdfast_hash), text, func.max(rows.c.holdfast_doubt))
-    joined = rows.join(record, literal_column("true"))
-    found = (await session.execute(query.select_from(joined), chosen.values)).one()
-    count, checksum, lines, doubt_of_all = found
-    if (taken := (doubt_of_all or 0) - _FIRST_TAKEN) >= 0:
-        raise NotKept(shape.table, f"{shape.names[taken]}: {TAKEN}")
-    if doubt_of_all:
-        _read_back(shape.table, lines.split("\n"), values=doubt_of_all == _SPECIAL)
-    return Proof(count, int(checksum or 0)), f"{lines}\n".encode() if count else b""
+    found: dict[str, ColumnElement[Any]] = {
+        "count": func.count(),
+        "checksum": func.sum(rows.c.holdfast_hash),
+        "lines": func.string_agg(line, literal_column(r"E'\n'")),
+        "doubt": func.max(rows.c.holdfast_doubt),
+    }
+    query = select(*[value.label(name) for name, value in found.items()])
+    return query.select_from(rows.join(record, literal_column("true")))
 
 
 _LONG, _SPECIAL, _FIRST_TAKEN = 1, 2, 3

@@ -4,7 +4,7 @@ PostgreSQL hashes what it has inserted and what it has deleted, in the statement
 both. MySQL, MariaDB and SQLite are asked first, on both sides, and delete afterwards: their rows are locked by then.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -33,8 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.archive_tables import ARCHIVE_RUN_ID, OWN_COLUMNS
 from db.archives.hashing import row_hash
 from db.archives.keys import key_columns
-from db.archives.rows import AnySelect, ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp
-from db.past_orm import DriverStatement
+from db.archives.rows import AnySelect, ByKeys, Chosen, Proof, ProofFailed, Shape, Stamp, run_kept
 from db.raw_sql import stand_in_text
 from db.run_sessions import MYSQL_DIALECTS
 from db.types import UtcDateTime, UUIDType
@@ -70,9 +69,7 @@ async def _move_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chose
         gone = _summed_up(removing.returning(_hash(session, shape, shape.table.columns)).cte("gone"))
         return select(*kept.c, *gone.c).join_from(kept, gone, true())
 
-    kept_rows, kept_sum, gone_rows, gone_sum = await _run_kept(
-        session, shape, chosen, what=("move", stamp), build=build
-    )
+    kept_rows, kept_sum, gone_rows, gone_sum = await run_kept(session, shape, chosen, what=("move", stamp), build=build)
     kept = Proof(kept_rows, int(kept_sum or 0))
     _compare(shape, kept, Proof(gone_rows, int(gone_sum or 0)))
     return kept
@@ -158,20 +155,8 @@ async def _delete_on_postgresql(session: AsyncSession, shape: Shape, chosen: Cho
         removing = delete(shape.table).where(chosen.of(shape.table, "postgresql")).returning(hash_of)
         return select(*_summed_up(removing.cte("gone")).c)
 
-    rows, checksum = await _run_kept(session, shape, chosen, what=("delete", hashed), build=build)
+    rows, checksum = await run_kept(session, shape, chosen, what=("delete", hashed), build=build)
     return Proof(rows, int(checksum or 0))
-
-
-async def _run_kept(
-    session: AsyncSession, shape: Shape, chosen: Chosen, *, what: Hashable, build: Callable[[], AnySelect]
-) -> Any:
-    """Return the one row of a statement that is made only once for all choices of the same form."""
-    if chosen.form is None:
-        return (await session.execute(build())).one()
-    key = (what, chosen.form)
-    if key not in shape.statements:
-        shape.statements[key] = DriverStatement.of(build(), session.get_bind().dialect)
-    return (await shape.statements[key].execute(session, chosen.values)).one()
 
 
 def _summed(session: AsyncSession, side: Table, shape: Shape, chosen: Chosen) -> Select[int, Any]:

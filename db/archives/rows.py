@@ -1,6 +1,6 @@
 """Which rows one step of an archive is about: found and locked first, then taken by their keys or by their place."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import NullType, UserDefinedType
 
 from db.archives.keys import Key, key_columns
+from db.past_orm import DriverStatement
 
 AnySelect = Select[*tuple[Any, ...]]
 
@@ -161,6 +162,26 @@ class ByDeletions:
         bounds = (("lower", self.lower), ("upper", self.upper))
         places = {f"{name}_{place}": value for name, bound in bounds for place, value in enumerate(bound)}
         return places | {DUE_BEFORE: self.before}
+
+
+async def run_kept(
+    session: AsyncSession, shape: Shape, chosen: Chosen, *, what: Hashable, build: Callable[[], AnySelect]
+) -> Any:
+    """Return the one row of a statement about chosen rows, which is made only once for all choices of the same form.
+
+    Args:
+        session: any.
+        shape: their table, which keeps the statement.
+        chosen: the rows.
+        what: tells the statement from others about the same table.
+        build: makes it; each of its columns has a name.
+    """
+    if chosen.form is None:
+        return (await session.execute(build())).one()
+    key = (what, chosen.form)
+    if key not in shape.statements:
+        shape.statements[key] = DriverStatement.of(build(), session.get_bind().dialect)
+    return (await shape.statements[key].execute(session, chosen.values)).one()
 
 
 DUE_BEFORE = "due_before"
