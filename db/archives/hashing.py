@@ -2,9 +2,9 @@
 
 PostgreSQL: the sum of ``hash_record_extended(row, 0)``, 64 bits a row; before version 14 of ``hashtextextended`` of the
 row's text, which takes three times as long. Whatever hashes by something else than its bytes (enums by their number
-in one database, numerics without their scale) goes in as text. MySQL and MariaDB: the sum of ``CRC32``, 32 bits a row,
-over the columns, each behind its length, or behind whether it is NULL. SQLite: the sum of Python's ``zlib.crc32`` over
-the quoted columns.
+in one database, numerics without their scale) goes in as text, and texts by their bytes. MySQL and MariaDB: the sum of
+``CRC32``, 32 bits a row, over the columns, each behind its length, or behind whether it is NULL. SQLite: the sum of
+Python's ``zlib.crc32`` over the quoted columns.
 """
 
 import re
@@ -29,7 +29,8 @@ _EXACT = (
     "bytea",
     "jsonb",
 )
-"""Types of PostgreSQL whose hash is one of their content."""
+"""Types of PostgreSQL whose hash is one of their content. (To that of ``jsonb``, as to ``=``, 1 is 1.0.)"""
+_TEXTS = ("text", "character")
 _RECORD_HASH_SINCE = (14, 0)
 _END_OF_WORD = re.compile(r"[ (\[]")
 _PLAIN = (
@@ -60,6 +61,14 @@ def base_type(kind: str) -> str:
     return _END_OF_WORD.split(kind, maxsplit=1)[0]
 
 
+def _content(column: Column[Any], kind: str) -> ColumnElement[Any]:
+    """Return what PostgreSQL hashes of a column: of texts their bytes, whatever their collation calls equal."""
+    base = base_type(kind)
+    if base not in _EXACT or "[]" in kind:
+        return cast(column, Text())
+    return column.collate("C") if base in _TEXTS else column
+
+
 def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mapping[str, str]) -> ColumnElement[Any]:
     """Return the hash of a row's columns.
 
@@ -72,11 +81,7 @@ def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mappi
     if dialect.name == "postgresql":
         if (dialect.server_version_info or _RECORD_HASH_SINCE) < _RECORD_HASH_SINCE:
             return func.hashtextextended(cast(func.row(*columns), Text()), literal_column("0"))
-        exact = [
-            column if base_type(kind) in _EXACT and "[]" not in kind
-            else cast(column, Text())
-            for column, kind in ((column, types.get(column.name, "")) for column in columns)
-        ]  # fmt: skip
+        exact = [_content(column, types.get(column.name, "")) for column in columns]
         return func.hash_record_extended(func.row(*exact), literal_column("0"))
     if dialect.name == "sqlite":
         first, *others = [func.quote(column) for column in columns]

@@ -119,8 +119,8 @@ def _query_of_lines(session: AsyncSession, shape: Shape, chosen: Chosen) -> AnyS
     hash_of = row_hash(session, shape.table.columns, shape.types).label("holdfast_hash")
     doubt = _doubt(kinds).label("holdfast_doubt")
     rows = select(*shown, hash_of, doubt).where(chosen.of(shape.table, "postgresql")).cte("due")
-    record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("record")
-    line = cast(func.row_to_json(literal_column("record")), Text())
+    record = select(*[rows.c[name] for name in shape.names]).correlate(rows).lateral("holdfast_record")
+    line = cast(func.row_to_json(literal_column("holdfast_record")), Text())
     found: dict[str, ColumnElement[Any]] = {
         "count": func.count(),
         "checksum": func.sum(rows.c.holdfast_hash),

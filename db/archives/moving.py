@@ -51,6 +51,7 @@ async def move(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp
 
     Raises:
         ProofFailed: the archive holds something else than what was deleted; roll back.
+        DBAPIError: a row is in the archive already: if it was not locked, since then perhaps.
     """
     if _dialect(session) == "postgresql":
         return await _move_on_postgresql(session, shape, chosen, stamp)
@@ -58,8 +59,9 @@ async def move(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp
 
 
 async def _move_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chosen, stamp: Stamp) -> Proof:
-    """Copy rows and delete them by one statement, whose two halves see the same: what others change meanwhile, and the
-    DELETE finds changed, makes the sums differ. (To hand the deleted rows to the INSERT costs a tenth more.)"""
+    """Copy rows and delete them by one statement, whose two halves read the same. Of what others have changed since
+    the DELETE takes what it is then, and the sums differ. (To hand the deleted rows to the INSERT costs a tenth more.)
+    """
 
     def build() -> AnySelect:
         condition = chosen.of(shape.table, "postgresql")

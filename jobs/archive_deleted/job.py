@@ -169,12 +169,9 @@ class Archive:
     async def _look_at_the_rest(self, table: Table) -> None:
         """Count what is due still; walk again if rows were in use, or have moved behind the walk."""
         share = self.state.of(table.fullname)
+        async with get_reading_session() as session:
+            rest = await count_due(session, table, share.before) - share.kept
         is_at_its_end = share.walk is not None and share.walk.is_over
-        if is_at_its_end and share.walks == 1 and share.moved_in_walk + share.kept == share.due:
-            rest = 0  # what was due when the run began, and nobody deletes a row in the past: no need to read the table
-        else:
-            async with get_reading_session() as session:
-                rest = await count_due(session, table, share.before) - share.kept
         if rest > 0 and is_at_its_end and share.walks < MOST_WALKS and (share.moved_in_walk or share.walks == 1):
             self.state = self.state.with_table(replace(share, walk=None))
         else:

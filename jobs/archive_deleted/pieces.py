@@ -36,10 +36,16 @@ async def take_piece(
         ProofFailed: rows are not what was archived of them, though each was locked.
     """
     swift, careful = archive.steps(stretch.table, stretch.walk)
+    is_swift = swift in SWIFT_STEPS
     try:
         try:
             taken = await batch(stretch, swift)
         except ProofFailed:
+            return await batch(stretch, careful)
+        except DBAPIError as error:
+            # Others have a row locked, or have archived it since this step has read it.
+            if not is_swift or not (is_lock_conflict(error) or is_unique_violation(error)):
+                raise
             return await batch(stretch, careful)
     except DBAPIError as error:
         if is_unique_violation(error) and archive.request.destination == "tables":
@@ -48,10 +54,8 @@ async def take_piece(
                 f"{stretch.table.fullname}: a row that is due, or one that goes with it, is in its archive already; "
                 "nothing of its batch was moved: compare the two and remove one",
             ) from error
-        if not is_lock_conflict(error):
+        if is_swift or not is_lock_conflict(error):
             raise
-        if swift in SWIFT_STEPS:
-            return await batch(stretch, careful)
         if size.shrink():
             return None
         return await batch(replace(stretch, count=1), Batch.pass_over)  # one alone that is locked for long is left

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Table, event, select, text, update
+from sqlalchemy import Table, event, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.connection import DatabaseManager, get_async_session
@@ -23,9 +23,10 @@ from tests.archive.hostile import HOSTILE_NAMES
 from tests.archive.models import CATALOG, DOCUMENTS, FOLDERS
 from tests.archive.runs import archive, context_of, count, make_tasks, rows_of
 from tests.archive.test_graph import document, folder
-from tests.databases.engines import ON_MARIADB, ON_SERVERS
+from tests.databases.engines import ON_MARIADB, ON_POSTGRESQL, ON_SERVERS
 from tests.databases.runs import admitted
 from tests.databases.sessions import end, own_id
+from tests.faults.troubles import until_somebody_waits
 from tests.servers import MariaDBServer
 
 TASKS = cast("Table", Task.__table__)
@@ -60,6 +61,34 @@ async def test_rows_that_others_have_locked_are_left_and_counted(
     assert set(mine) <= set(await rows_of(TASKS))
     assert (await archive(job_settings)).moved == {"tasks": 2}
     assert [(await rows_of(TASKS_ARCHIVE))[key]["title"] for key in mine] == ["mine", "mine"]
+
+
+@ON_SERVERS
+async def test_two_runs_share_a_table(manager: DatabaseManager, job_settings: JobSettings) -> None:
+    """What one of them has read and the other one has archived since is nobody's conflict."""
+    del manager
+    ids = await make_tasks(3000, deleted=range(3000))
+    first, second = await asyncio.gather(archive(job_settings), archive(job_settings))
+    assert first.moved["tasks"] + second.moved.get("tasks", 0) == 3000
+    assert set(await rows_of(TASKS_ARCHIVE)) == set(ids)
+
+
+@ON_POSTGRESQL
+async def test_a_change_that_a_collation_calls_equal_is_archived(
+    manager: DatabaseManager, job_settings: JobSettings
+) -> None:
+    async with manager.session() as session:
+        await session.execute(
+            text("CREATE COLLATION either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+        )
+        await session.execute(text("ALTER TABLE tasks ALTER title TYPE varchar(255) COLLATE either_case"))
+    ids = await make_tasks(300, deleted=range(300))
+    async with manager.session() as session:
+        await session.execute(update(Task).where(Task.id == ids[7]).values(title=func.upper(Task.title)))
+        running = asyncio.create_task(archive(job_settings))
+        await until_somebody_waits(manager)
+    assert (await running).moved == {"tasks": 300}
+    assert (await rows_of(TASKS_ARCHIVE))[ids[7]]["title"].startswith("TASK 7")
 
 
 async def test_rows_that_others_change_meanwhile_are_archived_as_they_are_then(
