@@ -16,7 +16,7 @@ from db.errors import NestedWriteSession
 from db.in_time import in_time
 from db.models import JobRunRange
 from db.past_orm import execute_past_orm
-from db.repositories.job_run import RunRow, get_run, holds_fence, lock_by_fence
+from db.repositories.job_run import LocalSettings, RunRow, get_run, holds_fence, lock_by_fence
 from holdfast.outbox import job_runs
 from holdfast.progress import Progress
 from jobs.outcomes import FenceLost, JobCancelled, RunInterrupted
@@ -69,7 +69,9 @@ class RunContext:
         return f"{self.kind}[{self.run_id}]"
 
     @asynccontextmanager
-    async def batch(self, *, discard: bool = False, although_cancelled: bool = False) -> AsyncIterator[Batch]:
+    async def batch(
+        self, *, discard: bool = False, although_cancelled: bool = False, settings: LocalSettings = ()
+    ) -> AsyncIterator[Batch]:
         """Open one transaction that has the run's row locked and its fence checked.
 
         The cursor and the counters are written at the end, in the same transaction as the job's own changes: a crash
@@ -78,6 +80,7 @@ class RunContext:
         Args:
             discard: roll everything back at the end, for a dry run.
             although_cancelled: do not mind that somebody cancelled the run: it only tidies up.
+            settings: PostgreSQL's for this transaction, names and values; they take no statement of their own.
 
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
@@ -89,7 +92,7 @@ class RunContext:
             # Locked first and changed in the same transaction: the last statement of a dead worker may still be
             # running on the server, and must end before the fence is looked at (FAULTS: the dead client's statement).
             async with in_time():
-                run = self._still_ours(await lock_by_fence(session, self.run_id, self.fence), although_cancelled)
+                run = self._still_ours(await self._lock(session, None, settings), although_cancelled)
             before = Checkpoint(run.cursor or {}, run.counters or {})
             batch = Batch(session, deepcopy(before.cursor), dict(before.counters))
             yield batch
@@ -103,7 +106,7 @@ class RunContext:
             await execute_past_orm(session, _WRITE, written)
 
     @asynccontextmanager
-    async def batch_of_range(self, number: int) -> AsyncIterator[Batch]:
+    async def batch_of_range(self, number: int, *, settings: LocalSettings = ()) -> AsyncIterator[Batch]:
         """Open one transaction of one of several connections that work on this run side by side.
 
         The range's row is locked, and the run's row shared with the other connections: whoever takes the run over waits
@@ -112,6 +115,7 @@ class RunContext:
 
         Args:
             number: of the range, which has a row in ``job_run_ranges``.
+            settings: as ``batch``.
 
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.
@@ -121,7 +125,7 @@ class RunContext:
         """
         async with self._session(number) as session:
             async with in_time():
-                self._still_ours(await lock_by_fence(session, self.run_id, self.fence, share=number))
+                self._still_ours(await self._lock(session, number, settings))
             mine = {"of_run": self.run_id, "of_number": number}
             row = (await execute_past_orm(session, _LOCK_RANGE, mine)).one()
             batch = Batch(session, deepcopy(row.cursor), dict(row.counters))
@@ -143,6 +147,9 @@ class RunContext:
                 yield session
         finally:
             self._open.discard(mine)
+
+    async def _lock(self, session: AsyncSession, share: int | None, settings: LocalSettings) -> RunRow | None:
+        return await lock_by_fence(session, self.run_id, self.fence, share=share, settings=settings)
 
     def _still_ours(self, run: RunRow | None, although_cancelled: bool = False) -> RunRow:
         if run is None or not holds_fence(run, self.fence):

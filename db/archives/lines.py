@@ -104,7 +104,7 @@ async def _lines_of_postgresql(session: AsyncSession, shape: Shape, chosen: Chos
     def build() -> AnySelect:
         return _query_of_lines(session, shape, chosen)
 
-    count, checksum, lines, doubt = await run_kept(session, shape, chosen, what="lines", build=build)
+    count, checksum, lines, doubt = (await run_kept(session, shape, chosen, what="lines", build=build)).one()
     if (taken := (doubt or 0) - _FIRST_TAKEN) >= 0:
         raise NotKept(shape.table, f"{shape.names[taken]}: {TAKEN}")
     if doubt:

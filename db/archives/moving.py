@@ -71,7 +71,8 @@ async def _move_on_postgresql(session: AsyncSession, shape: Shape, chosen: Chose
         gone = _summed_up(removing.returning(_hash(session, shape, shape.table.columns)).cte("gone"))
         return select(*kept.c, *gone.c).join_from(kept, gone, true())
 
-    kept_rows, kept_sum, gone_rows, gone_sum = await run_kept(session, shape, chosen, what=("move", stamp), build=build)
+    found = (await run_kept(session, shape, chosen, what=("move", stamp), build=build)).one()
+    kept_rows, kept_sum, gone_rows, gone_sum = found
     kept = Proof(kept_rows, int(kept_sum or 0))
     _compare(shape, kept, Proof(gone_rows, int(gone_sum or 0)))
     return kept
@@ -157,7 +158,7 @@ async def _delete_on_postgresql(session: AsyncSession, shape: Shape, chosen: Cho
         removing = delete(shape.table).where(chosen.of(shape.table, "postgresql")).returning(hash_of)
         return select(*_summed_up(removing.cte("gone")).c)
 
-    rows, checksum = await run_kept(session, shape, chosen, what=("delete", hashed), build=build)
+    rows, checksum = (await run_kept(session, shape, chosen, what=("delete", hashed), build=build)).one()
     return Proof(rows, int(checksum or 0))
 
 

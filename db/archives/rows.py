@@ -165,23 +165,25 @@ class ByDeletions:
 
 
 async def run_kept(
-    session: AsyncSession, shape: Shape, chosen: Chosen, *, what: Hashable, build: Callable[[], AnySelect]
+    session: AsyncSession, shape: Shape, chosen: Chosen, *, what: Hashable, build: Callable[[], AnySelect], **more: Any
 ) -> Any:
-    """Return the one row of a statement about chosen rows, which is made only once for all choices of the same form.
+    """Return the result of a statement about chosen rows, which is made only once for all choices of the same form.
 
     Args:
         session: any.
         shape: their table, which keeps the statement.
         chosen: the rows.
         what: tells the statement from others about the same table.
-        build: makes it; each of its columns has a name.
+        build: makes it; each of its columns has a name that Python may have.
+        more: the values of further parameters.
     """
+    values = chosen.values | more
     if chosen.form is None:
-        return (await session.execute(build())).one()
+        return await session.execute(build(), values)
     key = (what, chosen.form)
     if key not in shape.statements:
         shape.statements[key] = DriverStatement.of(build(), session.get_bind().dialect)
-    return (await shape.statements[key].execute(session, chosen.values)).one()
+    return await shape.statements[key].execute(session, values)
 
 
 DUE_BEFORE = "due_before"

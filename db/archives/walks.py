@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     cast,
     func,
     literal,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.archives.keys import Key, key_columns, key_text, parse_key
-from db.archives.rows import ByDeletions, ByPages, Chosen, is_due
+from db.archives.rows import AnySelect, ByDeletions, ByPages, Chosen, Shape, is_due, run_kept
 from db.python_types import python_type
 from db.run_sessions import MYSQL_DIALECTS
 
@@ -199,15 +200,21 @@ async def split_keys(session: AsyncSession, stretch: Stretch, parts: int) -> lis
     return [Walk("keys", lower, end=upper) for lower, upper in pairwise([*bounds, stretch.walk.end])]
 
 
-async def find_deletions(session: AsyncSession, stretch: Stretch) -> tuple[ByDeletions, Walk]:
+async def find_deletions(session: AsyncSession, shape: Shape, stretch: Stretch) -> tuple[ByDeletions, Walk]:
     """Return the next due rows of a walk by deletions as a range of its index, and the walk behind them."""
     table, walk = stretch.table, stretch.walk
     leading: list[Column[Any]] = [table.c.deleted_at, *key_columns(table)]
     no_key = (None,) * (len(leading) - 1)
     lower = tuple(_values(table, walk)) if walk.position else (_BEFORE_ALL, *no_key)
     rest = ByDeletions(lower, (stretch.before, *no_key), stretch.before)
-    query = select(*leading).where(rest.of(table, "postgresql")).order_by(*leading)
-    row = (await session.execute(query.limit(1).offset(stretch.count - 1), rest.values)).one_or_none()
+
+    def build() -> AnySelect:
+        places = [column.label(f"place_{number}") for number, column in enumerate(leading)]
+        query = select(*places).where(rest.of(table, "postgresql")).order_by(*leading)
+        return query.limit(1).offset(bindparam("between", type_=Integer()))
+
+    found = await run_kept(session, shape, rest, what="last of deletions", build=build, between=stretch.count - 1)
+    row = found.one_or_none()
     if row is None:
         return rest, Walk(walk.kind, walk.position, is_over=True)
     upper = tuple(row)

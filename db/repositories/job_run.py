@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Text, bindparam, false, func, insert, select, union_all, update
+from sqlalchemy import Row, Select, Text, bindparam, false, func, insert, select, true, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -94,7 +94,13 @@ _MOVING = (
 )
 
 
-async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, share: int | None = None) -> RunRow | None:
+LocalSettings = tuple[tuple[str, str], ...]
+"""Names and values of PostgreSQL's settings, for the rest of one transaction."""
+
+
+async def lock_by_fence(
+    session: AsyncSession, run_id: UUID, fence: int, *, share: int | None = None, settings: LocalSettings = ()
+) -> RunRow | None:
     """Lock a run for the worker that was admitted to it at this fence, and return what that needs to know of it.
 
     The session is shown to others under the run's name from here on (``db.run_sessions``).
@@ -105,13 +111,14 @@ async def lock_by_fence(session: AsyncSession, run_id: UUID, fence: int, *, shar
         fence: of this attempt.
         share: of which the session is to work, where several connections of this attempt do so side by side: they
             lock the run together, and only who wants to change its row waits.
+        settings: PostgreSQL's for what comes behind the lock; other engines have none of them.
     """
-    return await session.run_sync(_lock, run_id, fence, share)
+    return await session.run_sync(_lock, (run_id, fence, share), settings)
 
 
-def _lock(session: Session, run_id: UUID, fence: int, share: int | None) -> RunRow | None:
-    connection, name = session.connection(), run_name(run_id, fence, share)
-    query = _lock_by_fence(connection.dialect.name, shared=share is not None)
+def _lock(session: Session, attempt: tuple[UUID, int, int | None], settings: LocalSettings) -> RunRow | None:
+    connection, name, (run_id, _, share) = session.connection(), run_name(*attempt), attempt
+    query = _lock_by_fence(connection.dialect.name, share is not None, settings)
     lock = in_drivers_words(query, connection.dialect)
     with kept_name(connection, name):
         found = lock.run(connection, {"run_id": run_id, "session_name": name}).one_or_none()
@@ -119,11 +126,16 @@ def _lock(session: Session, run_id: UUID, fence: int, share: int | None) -> RunR
 
 
 @lru_cache  # each batch of each run asks it
-def _lock_by_fence(dialect: str, *, shared: bool) -> Select[Any]:
+def _lock_by_fence(dialect: str, shared: bool, settings: LocalSettings) -> Select[Any]:
     columns = [job_runs.c[name] for name in _MOVING]
     query = select(*columns, *name_columns(dialect, bindparam("session_name", type_=Text())))
     query = query.where(job_runs.c.id == bindparam("run_id"))
-    return query.with_for_update(read=True) if shared else _locked(query)
+    query = query.with_for_update(read=True) if shared else _locked(query)
+    if dialect != "postgresql" or not settings:
+        return query
+    run = query.subquery("run")  # that is locked before anything is made of it: the lock is waited for without them
+    set_now = [func.set_config(name, value, true()).label(f"set_{name}") for name, value in settings]
+    return select(*run.c, *set_now)
 
 
 def holds_fence(run: RunRow, fence: int) -> bool:

@@ -27,7 +27,7 @@ from jobs.archive_deleted.plan import Plan, first_state, fit_state, make_plan
 from jobs.archive_deleted.side_by_side import can_be_shared, close_shares, walk_side_by_side
 from jobs.archive_deleted.sizes import choose_size
 from jobs.archive_deleted.state import EndedBy, Progressed, State, TableState, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
+from jobs.archive_deleted.steps import BATCH_SETTINGS, SWIFT_STEPS, Batch, Step, Taken, choose_steps, impatient
 from jobs.batch_size import BatchSize
 from jobs.context import RunContext
 from jobs.outcomes import JobCancelled, JobFailed
@@ -207,11 +207,11 @@ class Archive:
         self, stretch: Stretch, step: Step, *, keeping: Keeping | None = None, discard: bool = False
     ) -> Taken:
         """Do a step in one transaction of the run, together with its cursor and its counters."""
-        began, keeping = time.monotonic(), keeping or self.keeping()
+        began, keeping, swift = time.monotonic(), keeping or self.keeping(), step in SWIFT_STEPS
         try:
             async with (
-                self.context.batch(discard=discard) as batch,
-                impatient(batch.session, swift=step in SWIFT_STEPS),
+                self.context.batch(discard=discard, settings=BATCH_SETTINGS[swift]) as batch,
+                impatient(batch.session, swift=swift),
             ):
                 locking = time.monotonic()
                 taken = await step(Batch(batch.session, self.plan, keeping), stretch)

@@ -27,7 +27,7 @@ from jobs.archive_deleted.destinations import last_number
 from jobs.archive_deleted.pieces import take_piece
 from jobs.archive_deleted.sizes import choose_size
 from jobs.archive_deleted.state import EndedBy, TableState, added
-from jobs.archive_deleted.steps import SWIFT_STEPS, Batch, Step, Taken, impatient
+from jobs.archive_deleted.steps import BATCH_SETTINGS, SWIFT_STEPS, Batch, Step, Taken, impatient
 from jobs.batch_size import BatchSize
 from jobs.outcomes import JobFailed
 
@@ -153,7 +153,10 @@ async def _batch(archive: "Archive", share: Share, stretch: Stretch, step: Step)
     keeping = archive.keeping(first_number=share.files + 1)
     try:
         swift = step in SWIFT_STEPS
-        async with archive.context.batch_of_range(share.number) as batch, impatient(batch.session, swift=swift):
+        async with (
+            archive.context.batch_of_range(share.number, settings=BATCH_SETTINGS[swift]) as batch,
+            impatient(batch.session, swift=swift),
+        ):
             locking = time.monotonic()
             taken = await step(Batch(batch.session, archive.plan, keeping), stretch)
             await keeping.settle(batch.session)

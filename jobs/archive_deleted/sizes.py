@@ -13,7 +13,7 @@ MOST_ROWS = 10_000
 MOST_BYTES = 16 * 1024 * 1024
 """About so much one batch may hold: PostgreSQL gives no text of more than 1 GB, and it passes through memory."""
 FIRST_PAGES = 32
-FIRST_DELETIONS = 500
+FIRST_DELETIONS = 1_000
 TARGET_MS = 20.0
 MYSQL_TARGET_MS = 80.0
 """What moves a batch is three statements there, and one on PostgreSQL: on a slow machine half of 20 ms went by without

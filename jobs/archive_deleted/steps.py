@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from sqlalchemy import Table, TextClause, text
+from sqlalchemy import Table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,7 +16,6 @@ from db.archives.mysql_ranges import has_ranges, move_range
 from db.archives.rows import ByKeys, Chosen, ProofFailed, Shape
 from db.archives.walks import Stretch, Walk, choose_rows, find_deletions, lock_due
 from db.errors import mysql_code, sqlstate
-from db.past_orm import execute_past_orm
 from db.run_sessions import MYSQL_DIALECTS
 from jobs.archive_deleted.destinations import Keeping, KeepInTables, KeepNothing
 from jobs.archive_deleted.plan import Plan
@@ -29,15 +28,13 @@ SWIFT_WAIT_MS = 50
 """Where rows are taken at once: those that others have locked for longer are left out, row by row."""
 
 
-def _settings(lock_wait_ms: int) -> TextClause:
-    lock_timeout = f"set_config('lock_timeout', '{lock_wait_ms}ms', true)"
-    return text(f"SELECT {lock_timeout}, set_config('synchronous_commit', 'off', true)")
-
-
-_BATCH_SETTINGS = {swift: _settings(SWIFT_WAIT_MS if swift else LOCK_WAIT_MS) for swift in (True, False)}
-"""They end with the transaction. Nothing is lost without a flush at each commit: should the machine fail, the last
-batches have not taken place, their rows are where they were, and so is the cursor. Whatever says that the run is over
-is flushed, and all before it."""
+BATCH_SETTINGS = {
+    swift: (("lock_timeout", f"{wait_ms}ms"), ("synchronous_commit", "off"))
+    for swift, wait_ms in ((True, SWIFT_WAIT_MS), (False, LOCK_WAIT_MS))
+}
+"""PostgreSQL's, by whether a batch does one of ``SWIFT_STEPS``. Nothing is lost without a flush at each commit: should
+the machine fail, the last batches have not taken place, their rows are where they were, and so is the cursor. Whatever
+says that the run is over is flushed, and all before it."""
 
 
 def is_lock_conflict(error: BaseException) -> bool:
@@ -102,9 +99,10 @@ class Batch:
         Raises:
             ProofFailed: as ``take_pages``.
         """
-        chosen, behind = await find_deletions(self.session, stretch)
+        shape = self._shape(stretch)
+        chosen, behind = await find_deletions(self.session, shape, stretch)
         taken = Taken(behind)
-        taken.roots = taken.effort = await self._move(self._shape(stretch), chosen, taken)
+        taken.roots = taken.effort = await self._move(shape, chosen, taken)
         return taken
 
     async def take_range(self, stretch: Stretch) -> Taken:
@@ -184,18 +182,14 @@ def choose_steps(plan: Plan, table: Table, walk: Walk, dialect: str, *, into_new
 
 @asynccontextmanager
 async def impatient(session: AsyncSession, *, swift: bool = False) -> AsyncIterator[None]:
-    """Wait for nobody's lock for long in the block, and on PostgreSQL for no flush at its end.
+    """Wait for nobody's lock for long in the block, as ``BATCH_SETTINGS`` say on PostgreSQL.
 
     Args:
         session: the batch's.
-        swift: it does one of ``SWIFT_STEPS``: on PostgreSQL for ``SWIFT_WAIT_MS`` at most, otherwise for
-            ``LOCK_WAIT_MS``; on MySQL and MariaDB for no row, otherwise for a second.
+        swift: it does one of ``SWIFT_STEPS``: on MySQL and MariaDB it waits for no row, otherwise for a second.
     """
     await prepare(session)
-    dialect = session.get_bind().dialect.name
-    if dialect == "postgresql":
-        await execute_past_orm(session, _BATCH_SETTINGS[swift], {})
-    if swift or dialect not in MYSQL_DIALECTS:
+    if swift or session.get_bind().dialect.name not in MYSQL_DIALECTS:
         yield
         return
     await session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))

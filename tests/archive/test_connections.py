@@ -42,8 +42,8 @@ def shares_at_work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers, real = list[int](), RunContext.batch_of_range
 
     @asynccontextmanager
-    async def noted(self: RunContext, number: int) -> AsyncIterator[Batch]:
-        async with real(self, number) as batch:
+    async def noted(self: RunContext, number: int, **how: Any) -> AsyncIterator[Batch]:
+        async with real(self, number, **how) as batch:
             yield batch
         numbers.append(number)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 
@@ -15,8 +15,9 @@ from db.repositories import due_runs, job_run
 from db.repositories.by_id import UPDATE_BY_ID
 from holdfast.outbox import job_runs
 from holdfast.states import RunState
-from tests.databases.engines import ON_MARIADB, ON_SERVERS
+from tests.databases.engines import ON_MARIADB, ON_POSTGRESQL, ON_SERVERS
 from tests.databases.runs import admitted, move_everything
+from tests.faults.troubles import until_somebody_waits
 from worker import ledger
 from worker.retries import Outcome
 
@@ -72,6 +73,29 @@ async def test_the_history_does_not_wait_for_a_run_that_somebody_works_on(manage
         assert await job_run.lock_by_fence(somebody, running.run_id, running.fence) is not None
         async with asyncio.timeout(5):
             assert await move_everything() == 10
+
+
+@ON_POSTGRESQL
+async def test_settings_of_a_batch_hold_from_behind_the_lock_to_its_end(manager: DatabaseManager) -> None:
+    running = await admitted("worker")
+    shown = text("SHOW lock_timeout")
+
+    async def follow() -> list[str]:
+        async with manager.session() as session:
+            impatient = (("lock_timeout", "20ms"),)
+            run = await job_run.lock_by_fence(session, running.run_id, running.fence, settings=impatient)
+            assert run is not None
+            assert run.id == running.run_id
+            within = str(await session.scalar(shown))
+            await session.rollback()
+            return [within, str(await session.scalar(shown))]
+
+    async with manager.session() as somebody:
+        assert await job_run.lock_by_fence(somebody, running.run_id, running.fence) is not None
+        waiting = asyncio.create_task(follow())
+        await until_somebody_waits(manager)
+        await asyncio.sleep(0.1)
+    assert await waiting == ["20ms", "0"]
 
 
 @pytest.mark.parametrize("dialect", [MySQLDialect(), MariaDBDialect()], ids=["mysql", "mariadb"])
