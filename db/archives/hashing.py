@@ -1,36 +1,35 @@
 """A checksum of rows that each engine computes by itself, and that does not depend on their order.
 
-PostgreSQL: the sum of ``hash_record_extended(row, 0)``, 64 bits a row; before version 14 of ``hashtextextended`` of the
-row's text, which takes three times as long. Whatever hashes by something else than its bytes (enums by their number
-in one database, numerics without their scale) goes in as text, and texts by their bytes. MySQL and MariaDB: the sum of
-``CRC32``, 32 bits a row, over the columns, each behind its length, or behind whether it is NULL. SQLite: the sum of
-Python's ``zlib.crc32`` over the quoted columns.
+PostgreSQL: the sum of 64 bits a row, in which the columns' hashes are XORed, each by the function of its type with the
+column's number as its seed; what has none comes as one record (``hash_record_extended``; all by that takes a quarter
+longer). Before version 14 the sum of ``hashtextextended`` of the row's text, which takes three times as long. Whatever
+hashes by something else than its bytes (enums by their number in one database, numerics without their scale) goes in
+as text, and texts by their bytes. MySQL and MariaDB: the sum of ``CRC32``, 32 bits a row, over the columns, each behind
+its length, or behind whether it is NULL. SQLite: the sum of Python's ``zlib.crc32`` over the quoted columns.
 """
 
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any, Protocol
 from typing import cast as typed
 
-from sqlalchemy import Column, ColumnElement, LargeBinary, Text, cast, func, literal_column
+from sqlalchemy import Column, ColumnElement, Integer, LargeBinary, Text, cast, func, literal_column
 from sqlalchemy.ext.asyncio import AsyncSession
 
-_EXACT = (
-    "uuid",
-    "text",
-    "character",
-    "boolean",
-    "smallint",
-    "integer",
-    "bigint",
-    "date",
-    "timestamp",
-    "bytea",
-    "jsonb",
-)
-"""Types of PostgreSQL whose hash is one of their content. (To that of ``jsonb``, as to ``=``, 1 is 1.0.)"""
-_TEXTS = ("text", "character")
+_HASHES = {
+    "uuid": "uuid_hash_extended",
+    "text": "hashtextextended",
+    "character": "hashtextextended",
+    "smallint": "hashint2extended",
+    "integer": "hashint4extended",
+    "bigint": "hashint8extended",
+    "jsonb": "jsonb_hash_extended",
+}
+"""Types of PostgreSQL whose hash is one of their content, each with its function. (1 and 1.0 are one to ``jsonb``'s.)"""
+_IN_RECORD = ("boolean", "date", "timestamp", "bytea")
+"""Such types whose function cannot be called."""
 _RECORD_HASH_SINCE = (14, 0)
 _END_OF_WORD = re.compile(r"[ (\[]")
 _PLAIN = (
@@ -61,12 +60,22 @@ def base_type(kind: str) -> str:
     return _END_OF_WORD.split(kind, maxsplit=1)[0]
 
 
-def _content(column: Column[Any], kind: str) -> ColumnElement[Any]:
-    """Return what PostgreSQL hashes of a column: of texts their bytes, whatever their collation calls equal."""
-    base = base_type(kind)
-    if base not in _EXACT or "[]" in kind:
-        return cast(column, Text())
-    return column.collate("C") if base in _TEXTS else column
+def _hash_on_postgresql(columns: Iterable[Column[Any]], types: Mapping[str, str]) -> ColumnElement[Any]:
+    hashes, record = list[ColumnElement[Any]](), list[Column[Any]]()
+    for number, column in enumerate(columns, 1):
+        kind = types.get(column.name, "")
+        base, seed = "" if "[]" in kind else base_type(kind), literal_column(f"{number}", Integer())
+        if base in _IN_RECORD:
+            record.append(column)
+            continue
+        function = _HASHES.get(base, "hashtextextended")
+        value: ColumnElement[Any] = column if base in _HASHES else cast(column, Text())
+        if function == "hashtextextended":
+            value = value.collate("C")  # their bytes, whatever their collation calls equal
+        hashes.append(func.coalesce(getattr(func, function)(value, seed), seed))
+    if record:
+        hashes.append(func.hash_record_extended(func.row(*record), literal_column("0")))
+    return reduce(lambda one, other: one.op("#")(other), hashes)
 
 
 def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mapping[str, str]) -> ColumnElement[Any]:
@@ -81,8 +90,7 @@ def row_hash(session: AsyncSession, columns: Iterable[Column[Any]], types: Mappi
     if dialect.name == "postgresql":
         if (dialect.server_version_info or _RECORD_HASH_SINCE) < _RECORD_HASH_SINCE:
             return func.hashtextextended(cast(func.row(*columns), Text()), literal_column("0"))
-        exact = [_content(column, types.get(column.name, "")) for column in columns]
-        return func.hash_record_extended(func.row(*exact), literal_column("0"))
+        return _hash_on_postgresql(columns, types)
     if dialect.name == "sqlite":
         first, *others = [func.quote(column) for column in columns]
         joined: ColumnElement[Any] = first
