@@ -27,7 +27,7 @@ _HASHES = {
     "bigint": "hashint8extended",
     "jsonb": "jsonb_hash_extended",
 }
-"""Types of PostgreSQL whose hash is one of their content, each with its function. (1 and 1.0 are one to ``jsonb``'s.)"""
+"""Types of PostgreSQL whose hash is one of their content, each with its function. (To ``jsonb``'s, 1 is 1.0.)"""
 _IN_RECORD = ("boolean", "date", "timestamp", "bytea")
 """Such types whose function cannot be called."""
 _RECORD_HASH_SINCE = (14, 0)
