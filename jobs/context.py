@@ -115,7 +115,7 @@ class RunContext:
 
         Args:
             number: of the range, which has a row in ``job_run_ranges``.
-            settings: as ``batch``.
+            settings: as ``batch``; they hold when the range's row is locked.
 
         Raises:
             FenceLost: another worker was admitted to the run; nothing is changed.

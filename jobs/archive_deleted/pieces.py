@@ -40,11 +40,10 @@ async def take_piece(
     try:
         try:
             taken = await batch(stretch, swift)
-        except ProofFailed:
-            return await batch(stretch, careful)
-        except DBAPIError as error:
-            # Others have a row locked, or have archived it since this step has read it.
-            if not is_swift or not (is_lock_conflict(error) or is_unique_violation(error)):
+        except (ProofFailed, DBAPIError) as error:
+            # Others have changed a row, have it locked, or have archived it since this step has read it.
+            is_met = is_lock_conflict(error) or is_unique_violation(error)
+            if isinstance(error, DBAPIError) and not (is_swift and is_met):
                 raise
             return await batch(stretch, careful)
     except DBAPIError as error:
