@@ -1,6 +1,7 @@
 """Others change the rows while they are archived; runs are interrupted, overtaken and gone on with."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -73,15 +74,25 @@ async def test_two_runs_share_a_table(manager: DatabaseManager, job_settings: Jo
     assert set(await rows_of(TASKS_ARCHIVE)) == set(ids)
 
 
+@pytest.fixture
+async def either_case(manager: DatabaseManager) -> AsyncIterator[None]:
+    """Titles of tasks that are equal whatever their case; as they were after the test."""
+    title = "ALTER TABLE tasks ALTER title TYPE varchar(255) COLLATE"
+    of_either = "provider = icu, locale = 'und-u-ks-level2', deterministic = false"
+    async with manager.engine.begin() as connection:
+        await connection.execute(text(f"CREATE COLLATION either_case ({of_either})"))
+        await connection.execute(text(f"{title} either_case"))
+    yield
+    async with manager.engine.begin() as connection:
+        await connection.execute(text(f'{title} "default"'))
+        await connection.execute(text("DROP COLLATION either_case"))
+
+
 @ON_POSTGRESQL
+@pytest.mark.usefixtures("either_case")
 async def test_a_change_that_a_collation_calls_equal_is_archived(
     manager: DatabaseManager, job_settings: JobSettings
 ) -> None:
-    async with manager.session() as session:
-        await session.execute(
-            text("CREATE COLLATION either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
-        )
-        await session.execute(text("ALTER TABLE tasks ALTER title TYPE varchar(255) COLLATE either_case"))
     ids = await make_tasks(300, deleted=range(300))
     async with manager.session() as session:
         await session.execute(update(Task).where(Task.id == ids[7]).values(title=func.upper(Task.title)))

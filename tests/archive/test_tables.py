@@ -148,9 +148,7 @@ async def test_a_row_that_is_in_the_archive_already_is_told(dry_run: bool, job_s
     with pytest.raises(JobFailed, match="is in its archive already; nothing of its batch was moved") as caught:
         await archive(job_settings, dry_run=dry_run)
     assert caught.value.code == "already_archived"
-    # Where the rows lie far apart in the table, other batches have been moved before.
-    left, archived = set(await rows_of(TASKS)), set(await rows_of(TASKS_ARCHIVE))
-    assert (left | archived, left & archived) == (set(ids), {ids[7]})
+    assert await count(TASKS) == 20
 
 
 async def test_nothing_to_do(job_settings: JobSettings) -> None:
